@@ -1,0 +1,282 @@
+/* tril.h - causal attention on a CPU: the lower triangle, and nothing else.
+ * SPDX-License-Identifier: MIT
+ *
+ *     A = softmax(scale * Q K^T + mask)      tril_weights()
+ *     O = A V                                tril_attend()
+ *
+ * A is the lower-triangular weight matrix: its row i is the probability distribution of token i over itself and the
+ * tokens before it, and zero above the diagonal. The library asks nothing of its host: it starts no thread, allocates
+ * nothing, prints nothing, never aborts and leaves the floating-point environment alone.
+ *
+ * One answer. In math mode TRIL_MATH_F32 the bits of a result row depend on its query, its visible keys and values and
+ * the scale alone: not on the instruction set, the number of threads, the batch, the chunking of the prompt, strides or
+ * alignment. (Outside this promise: the payload of a NaN, a rounding mode other than to nearest, and subnormal values
+ * when the caller has switched on flush-to-zero.) docs/contract.md gives the order of every operation.
+ *
+ * Conventions. A size is in elements unless its name or comment says bytes; strides and extents are in bytes. Every
+ * function may be called from any number of threads at once, as long as two calls do not share a workspace or an
+ * output; tril_force_isa() is the one exception. Every error is found before the first byte is written.
+ *
+ * "Not built yet" marks what this version declares but answers with TRIL_ERR_UNSUPPORTED. A zeroed field never asks
+ * for such a thing.
+ */
+#ifndef TRIL_H
+#define TRIL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TRIL_VERSION_MAJOR 0
+#define TRIL_VERSION_MINOR 1
+#define TRIL_VERSION_PATCH 0
+#define TRIL_VERSION       ((TRIL_VERSION_MAJOR << 16) | (TRIL_VERSION_MINOR << 8) | TRIL_VERSION_PATCH)
+
+#if defined(_WIN32) && defined(TRIL_SHARED)
+#ifdef TRIL_BUILD
+#define TRIL_API __declspec(dllexport)
+#else
+#define TRIL_API __declspec(dllimport)
+#endif
+#elif defined(__GNUC__)
+#define TRIL_API __attribute__((visibility("default")))
+#else
+#define TRIL_API
+#endif
+
+/* Keys are folded in blocks of this many absolute positions: 0 ... 255, 256 ... 511, and so on. Where one sequence is
+ * split (tril_merge), the cuts are multiples of it. */
+#define TRIL_KEY_BLOCK 256
+
+/* The largest qk_dim and v_dim. The smallest is 1; every size between is legal. */
+#define TRIL_MAX_HEAD_DIM 1024
+
+/* What a call can answer. TRIL_OK is 0, every error is positive and means that nothing was written. */
+typedef enum tril_status {
+    TRIL_OK = 0,
+    TRIL_ERR_NULL,     /* a pointer is null where its extent is not 0 */
+    TRIL_ERR_STRUCT,   /* struct_size is not that of a known version, or an unknown flag or reserved field is set */
+    TRIL_ERR_SHAPE,    /* a head count, head size, length, row or thread number out of its range */
+    TRIL_ERR_OVERFLOW, /* a product of sizes and strides does not fit in 63 bits */
+    TRIL_ERR_STRIDE,   /* a stride is negative, or makes two elements share memory */
+    TRIL_ERR_EXTENT,   /* a tensor's extent in bytes ends before its last element */
+    TRIL_ERR_ALIGN,    /* a pointer or stride is not a multiple of the element's size */
+    TRIL_ERR_ALIAS,    /* an output overlaps an input, another output or the workspace */
+    TRIL_ERR_DTYPE,    /* not a dtype, layout, math mode or form of this version, or not one allowed for this operand */
+    TRIL_ERR_PARAM,    /* scale, softcap or another number is NaN, infinite or out of its range */
+    TRIL_ERR_WORKSPACE,   /* the workspace is null or smaller than tril_workspace() says */
+    TRIL_ERR_BLOCK_TABLE, /* a block number is negative or not below the number of blocks */
+    TRIL_ERR_UNSUPPORTED, /* legal, but not built yet, or not possible on this machine */
+    TRIL_STATUS_COUNT     /* how many codes there are; never returned */
+} tril_status;
+
+/* How one element is stored. Q, K, V and outputs: F32 in this version; the others are not built yet. */
+typedef enum tril_dtype {
+    TRIL_F32 = 0, /* IEEE binary32, 4 bytes */
+    TRIL_F16,     /* IEEE binary16, 2 bytes */
+    TRIL_BF16,    /* the upper half of a binary32, 2 bytes */
+    TRIL_I8,      /* K and V: signed byte, times one f32 scale per token and head */
+    TRIL_Q8_0,    /* K and V: 34-byte blocks of 32 values, as GGUF files keep them: an f16 scale, 32 signed bytes */
+    TRIL_Q4_0,    /* K and V: 18-byte blocks of 32 values, as GGUF files keep them: an f16 scale, 32 nibbles */
+    TRIL_DTYPE_COUNT
+} tril_dtype;
+
+/* How the elements of one token and head lie. */
+typedef enum tril_layout {
+    TRIL_ROWS = 0, /* the head's elements are contiguous: [token][head][dim], with the strides of tril_tensor */
+    TRIL_PANELS,   /* K only, not built yet: [token/16][dim][16], so that 16 keys lie side by side for each dim */
+    TRIL_LAYOUT_COUNT
+} tril_layout;
+
+/* What is multiplied. The caller chooses; the library never does so by itself. */
+typedef enum tril_math {
+    TRIL_MATH_F32 = 0, /* everything in f32, exact to the contract */
+    TRIL_MATH_BF16,    /* q, k and the weights rounded to bf16, sums in f32; not built yet */
+    TRIL_MATH_COUNT
+} tril_math;
+
+/* One operand where the host keeps it. Element (token t, head h, dim i) of a ROWS tensor lies at
+ * data + t * token_stride + h * head_stride + i * size_of_element. */
+typedef struct tril_tensor {
+    const void *data;     /* element (token 0, head 0, dim 0); null is fine where the call needs no element */
+    int64_t bytes;        /* extent: nothing at or past data + bytes is touched */
+    int64_t token_stride; /* bytes from a token to the next; at least one head's row, or, K and V only, 0 */
+    int64_t head_stride;  /* bytes from a head to the next; likewise */
+    tril_dtype dtype;
+    tril_layout layout;
+    /* not built yet: all 0 */
+    int64_t block_stride;                          /* paged K/V: bytes from a block of tokens to the next */
+    const float *scales;                           /* TRIL_I8: the scale of (token 0, head 0) */
+    int64_t scales_bytes;                          /* its extent in bytes */
+    int64_t scale_token_stride, scale_head_stride; /* bytes */
+    int64_t scale_block_stride;                    /* bytes */
+} tril_tensor;
+
+/* Where a result goes. Element (token t, head h, dim i) lies at data + t * token_stride + h * head_stride + i * size.
+ */
+typedef struct tril_out {
+    void *data;
+    int64_t bytes;        /* extent; nothing at or past data + bytes is touched, nor any padding between rows */
+    int64_t token_stride; /* bytes */
+    int64_t head_stride;  /* bytes */
+    tril_dtype dtype;
+    uint32_t reserved; /* 0 */
+} tril_out;
+
+/* One sequence of the batch. Its query i (0 <= i < q_len) stands at position kv_len - q_len + i and sees the keys
+ * 0 ... that position, its own included: the alignment of a prompt (kv_len == q_len), of a chunk at the end of a cache,
+ * and of a single new token (q_len == 1) alike. A query before position 0 (kv_len < q_len) sees no key; its result
+ * is 0. */
+typedef struct tril_seq {
+    int64_t q_first;  /* its first row in q, out and the row statistics, >= 0 */
+    int64_t q_len;    /* queries, >= 0; 0 is nothing to do */
+    int64_t kv_len;   /* keys, >= 0, the new ones included; 0 gives zeros */
+    int64_t kv_first; /* the first token of its keys in k and v, >= 0; unused with blocks */
+    const int32_t
+        *blocks; /* its block table (paged K/V): token t is in block blocks[t / block_tokens]; not built yet */
+} tril_seq;
+
+/* Flags of a call. */
+#define TRIL_UNNORMALISED 1u /* out holds O before the division by row_sum, for tril_merge(); not built yet */
+
+/* One call. Zero it, set struct_size, then the fields that are wanted. */
+typedef struct tril_attention {
+    size_t struct_size; /* sizeof(tril_attention); later versions append fields, older callers stay valid */
+    uint32_t flags;     /* TRIL_UNNORMALISED or 0 */
+    tril_math math;
+
+    int32_t q_heads;  /* query heads, 1 ... 65536, a multiple of kv_heads */
+    int32_t kv_heads; /* K/V heads, >= 1; query head h uses K/V head h / (q_heads / kv_heads) */
+    int32_t qk_dim;   /* size of a query's and a key's head, 1 ... TRIL_MAX_HEAD_DIM */
+    int32_t v_dim;    /* size of a value's and an output's head, likewise; tril_weights() ignores it */
+
+    tril_tensor q;  /* [token][q_heads][qk_dim] */
+    tril_tensor k;  /* [token][kv_heads][qk_dim] */
+    tril_tensor v;  /* [token][kv_heads][v_dim] */
+    tril_out out;   /* [token][q_heads][v_dim]; may be exactly q's memory, any other overlap is refused */
+    float *row_max; /* optional, [token][q_heads]: the largest visible t, see below; -inf where no key is visible */
+    float *row_sum; /* optional, [token][q_heads]: the sum of 2^(t - row_max); 0 where no key is visible (or all visible
+                     * scores are -inf), NaN for a row with a NaN or +inf score */
+
+    const tril_seq *seqs; /* n_seqs of them, ascending in q_first, their query rows disjoint */
+    int64_t n_seqs;       /* 0 ... 2^31 - 1; 0 is nothing to do */
+    int64_t block_tokens; /* paged K/V: tokens in a block; not built yet, 0 */
+
+    float scale; /* of the scores; 0 means 1 / sqrt(qk_dim). Finite. */
+
+    /* not built yet: all 0 */
+    float softcap;                       /* s becomes softcap * tanh(s / softcap) */
+    int64_t window;                      /* a query sees its last `window` positions, its own included; 0: all */
+    int64_t sink_tokens;                 /* the first positions that stay visible behind a window */
+    int64_t prefix;                      /* the first positions that see each other both ways */
+    const float *sink_logits;            /* [q_heads]: joins the denominator only */
+    const float *alibi_slopes;           /* [q_heads] */
+    const uint64_t *tree;                /* bit j of row i: of the last q_len tokens, query i sees token j */
+    int64_t tree_row_stride, tree_bytes; /* bytes */
+} tril_attention;
+
+/* In which shape tril_weights() gives A. With visible(i) = max(0, kv_len - q_len + i + 1), the number of keys that
+ * query i sees: */
+typedef enum tril_weights_form {
+    TRIL_WEIGHTS_DENSE = 0, /* row i has kv_len columns, zero from visible(i) on; rows at row_stride, query i of a
+                             * sequence in row q_first + i */
+    TRIL_WEIGHTS_PACKED, /* row i has visible(i) columns, and follows row i - 1 without a gap: for a whole prompt row i
+                          * starts at element i (i + 1) / 2. Sequences follow each other without a gap. */
+    TRIL_WEIGHTS_COLUMN_SUMS, /* per key the sum over the last `last_rows` queries, without storing A; not built yet */
+    TRIL_WEIGHTS_FORM_COUNT
+} tril_weights_form;
+
+/* Where the weights go: [q_heads] matrices, head_stride bytes apart. For one new token (q_len == 1) both forms are
+ * the single row of kv_len weights. */
+typedef struct tril_weights_out {
+    size_t struct_size;  /* sizeof(tril_weights_out) */
+    void *data;          /* element (head 0, row 0, column 0) */
+    int64_t bytes;       /* extent; nothing at or past data + bytes is touched, nor any padding between rows */
+    int64_t head_stride; /* bytes from a query head's matrix to the next, at least one matrix */
+    int64_t row_stride;  /* bytes from a row to the next, at least the longest kv_len; DENSE only, else 0 */
+    int64_t last_rows;   /* COLUMN_SUMS only, else 0; not built yet */
+    tril_weights_form form;
+    tril_dtype dtype; /* TRIL_F32 */
+} tril_weights_out;
+
+/* The row statistics. With s the score q.k of a visible key, c = (float)(scale * log2(e)) and t = s * c, both rounded
+ * to f32, a weight is 2^(t - row_max) / row_sum; the natural log-sum-exp of the row is ln 2 * (row_max +
+ * log2(row_sum)). The blockwise softmax follows Milakov and Gimelshein, "Online normalizer calculation for softmax"
+ * (2018), and Dao et al., "FlashAttention" (2022), with base-2 exponentials and each block's own maximum. */
+
+/* The bytes of workspace that `threads` threads together need for this call by tril_attend*() or tril_weights*(). Only
+ * the sizes in `call` are read, and seqs; the tensors' pointers may still be null. The size depends on the tier in use
+ * (ask again after tril_force_isa()), and never shrinks when lengths or the batch grow. v_dim may be 0 where only
+ * weights are wanted. threads: 1 in this version, up to 256 when the team calls are built. Errors: NULL (call or
+ * bytes), STRUCT, SHAPE, DTYPE, UNSUPPORTED; *bytes is then left alone. */
+TRIL_API tril_status tril_workspace(const tril_attention *call, int threads, size_t *bytes);
+
+/* O = softmax(scale * Q K^T + causal mask) V for every sequence of the call, on the calling thread alone, and the row
+ * statistics where asked for. workspace: `bytes` bytes, of any content and alignment, not shared with a concurrent
+ * call; null with 0 bytes is fine where there is nothing to do. Returns TRIL_OK or any error above. */
+TRIL_API tril_status tril_attend(const tril_attention *call, void *workspace, size_t bytes);
+
+/* A = softmax(scale * Q K^T + causal mask), in the form and place that `to` says. v, out and v_dim of the call are
+ * ignored; row_max and row_sum are given where asked for. Otherwise as tril_attend(). A row with a NaN or +inf score is
+ * NaN in its visible columns; a row whose visible scores are all -inf is 0. */
+TRIL_API tril_status tril_weights(const tril_attention *call, const tril_weights_out *to, void *workspace,
+                                  size_t bytes);
+
+/* The same by a team: every one of the host's `threads` threads calls it with the same arguments and its own number
+ * `thread`, 0 <= thread < threads. The result is complete when every thread that came has returned. The workspace is
+ * zeroed by the host once in its life. In this version: threads == 1; more are not built yet. */
+TRIL_API tril_status tril_attend_team(const tril_attention *call, void *workspace, size_t bytes, int thread,
+                                      int threads);
+TRIL_API tril_status tril_weights_team(const tril_attention *call, const tril_weights_out *to, void *workspace,
+                                       size_t bytes, int thread, int threads);
+
+/* One partial result over a range of keys, for tril_merge(): `rows` rows, unnormalised. */
+typedef struct tril_partial {
+    const float *out;     /* [rows][dim], row_stride bytes apart */
+    const float *row_max; /* [rows] */
+    const float *row_sum; /* [rows] */
+    int64_t row_stride;   /* bytes */
+} tril_partial;
+
+/* Folds n partial results over disjoint, ascending ranges of keys, cut at multiples of TRIL_KEY_BLOCK, into the bits of
+ * one call over all of them. Not built yet. */
+TRIL_API tril_status tril_merge(const tril_partial *parts, int64_t n, int64_t rows, int64_t dim, float *out,
+                                int64_t out_row_stride, float *row_max, float *row_sum);
+
+/* Appends `tokens` rows (contiguous f32, [token][kv_heads][dim]) to a K cache at token `at`, converting to the cache's
+ * dtype and layout. Not built yet. */
+TRIL_API tril_status tril_append(const tril_out *cache, tril_layout layout, int64_t at, const float *rows,
+                                 int64_t tokens, int32_t kv_heads, int32_t dim);
+
+/* Converts n elements between dtypes, rounding to nearest even. n is a multiple of 32 for Q8_0 and Q4_0. Not built
+ * yet. */
+TRIL_API tril_status tril_convert(void *to, tril_dtype to_dtype, const void *from, tril_dtype from_dtype, int64_t n);
+
+/* The tier (instruction set) in use: "scalar", "avx2", "avx512" or "neon". Chosen when the library loads, by CPUID and
+ * XCR0 or hwcaps; the environment variable TRIL_ISA=<tier> is a ceiling for that choice (an unknown name, or a
+ * set-user-id process, ignores it). The string is static. */
+TRIL_API const char *tril_isa(void);
+
+/* The tiers that this library was built with, from the least to the best: the name of tier `index`, or null past the
+ * last. *usable, if not null, tells whether this machine can run it. The string is static. */
+TRIL_API const char *tril_isa_list(int index, int *usable);
+
+/* Uses exactly the tier `name` from now on; null returns to the choice made at load time. For tests and measurements.
+ * Not to be called while another thread is in the library. Error: UNSUPPORTED if this build or this machine does not
+ * have that tier; the one in use is then unchanged. */
+TRIL_API tril_status tril_force_isa(const char *name);
+
+/* One line in English, without a final newline, for every status; "unknown status" for any other number. Static. */
+TRIL_API const char *tril_status_text(tril_status status);
+
+/* The version of the library that is linked, as TRIL_VERSION is that of the header: major << 16 | minor << 8 | patch.
+ */
+TRIL_API uint32_t tril_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,328 @@
+#include <string.h>
+
+#include "check.h"
+
+#define MAX_HEADS  65536
+#define MAX_LENGTH INT32_MAX          /* a triangle's elements fit in 63 bits */
+#define MAX_FIRST  (INT64_C(1) << 47) /* a token's number */
+#define TRY(x)                                                                                                         \
+    do {                                                                                                               \
+        const tril_status status_ = (x);                                                                               \
+        if (status_ != TRIL_OK) return status_;                                                                        \
+    } while (0)
+
+/* A caller's struct of another version: a shorter one is not known (this is the first version); a longer one is, if
+ * what this version does not know is 0. */
+static tril_status take_struct(void *to, size_t size, const void *from, size_t given)
+{
+    if (given < size) return TRIL_ERR_STRUCT;
+    const unsigned char *p = from;
+    for (size_t i = size; i < given; i++) {
+        if (p[i] != 0) return TRIL_ERR_STRUCT;
+    }
+    memcpy(to, from, size);
+    return TRIL_OK;
+}
+
+static bool finite_f32(float x)
+{
+    return x - x == 0.0f;
+}
+
+/* a * b + c, all >= 0 */
+static tril_status mul_add(int64_t a, int64_t b, int64_t c, int64_t *to)
+{
+    if (__builtin_mul_overflow(a, b, to) || __builtin_add_overflow(*to, c, to)) return TRIL_ERR_OVERFLOW;
+    return TRIL_OK;
+}
+
+/* A tensor's rows, as the checks see q, k, v, out and the weights alike. */
+struct rows {
+    const void *data;
+    int64_t bytes;
+    int64_t tokens, token_stride;
+    int64_t heads, head_stride;
+    int64_t width;   /* bytes of a row */
+    int64_t element; /* bytes */
+    bool may_repeat; /* a stride of 0 is fine */
+    bool written;
+};
+
+/* Whether rows of `width` bytes, n of them `stride` apart, keep clear of each other. */
+static bool strides_fit(int64_t n, int64_t stride, int64_t width, bool may_repeat)
+{
+    return n <= 1 || stride >= width || (may_repeat && stride == 0);
+}
+
+static tril_status check_rows(const struct rows *x, struct tril_checked *checked)
+{
+    if (x->token_stride < 0 || x->head_stride < 0) return TRIL_ERR_STRIDE;
+    if (x->bytes < 0) return TRIL_ERR_EXTENT;
+    if (x->token_stride % x->element != 0 || x->head_stride % x->element != 0 ||
+        (uintptr_t)x->data % (uintptr_t)x->element != 0)
+        return TRIL_ERR_ALIGN;
+    if (x->tokens == 0 || x->width == 0) return TRIL_OK;
+    if (x->data == NULL) return TRIL_ERR_NULL;
+    if (!strides_fit(x->tokens, x->token_stride, x->width, x->may_repeat) ||
+        !strides_fit(x->heads, x->head_stride, x->width, x->may_repeat))
+        return TRIL_ERR_STRIDE;
+
+    int64_t one_token, one_head, end;
+    TRY(mul_add(x->heads - 1, x->head_stride, x->width, &one_token));
+    TRY(mul_add(x->tokens - 1, x->token_stride, x->width, &one_head));
+    TRY(mul_add(x->tokens - 1, x->token_stride, one_token, &end));
+    if ((uintptr_t)x->data > UINTPTR_MAX - (uintptr_t)end) return TRIL_ERR_OVERFLOW;
+    const bool by_token = strides_fit(x->tokens, x->token_stride, one_token, false);
+    const bool by_head = strides_fit(x->heads, x->head_stride, one_head, false);
+    if (!by_token && !by_head && !x->may_repeat) return TRIL_ERR_STRIDE; /* heads of one token run into another's */
+    if (end > x->bytes) return TRIL_ERR_EXTENT;
+
+    struct tril_region *region = &checked->regions[checked->n_regions++];
+    *region = (struct tril_region){.begin = (uintptr_t)x->data, .bytes = (uint64_t)end, .written = x->written};
+    if (x->tokens > 1 && by_token) {
+        region->period = x->token_stride;
+        region->width = one_token;
+    } else if (x->heads > 1 && by_head) {
+        region->period = x->head_stride;
+        region->width = one_head;
+    }
+    return TRIL_OK;
+}
+
+static bool overlap(const struct tril_region *a, const struct tril_region *b)
+{
+    if (a->begin + a->bytes <= b->begin || b->begin + b->bytes <= a->begin) return false;
+    if (a->period == 0 || a->period != b->period) return true;
+    /* Rows that take turns: where b's begin, counted from the start of one of a's. */
+    const uint64_t period = (uint64_t)a->period;
+    const uint64_t shift =
+        b->begin >= a->begin ? (b->begin - a->begin) % period : (period - (a->begin - b->begin) % period) % period;
+    return shift < (uint64_t)a->width || shift + (uint64_t)b->width > period;
+}
+
+static tril_status check_enums(const tril_attention *call, enum tril_operation operation)
+{
+    const tril_tensor *in[] = {&call->q, &call->k, &call->v};
+    const int operands = operation == TRIL_WEIGHING ? 2 : 3;
+    if ((unsigned)call->math >= TRIL_MATH_COUNT) return TRIL_ERR_DTYPE;
+    for (int i = 0; i < operands; i++) {
+        if ((unsigned)in[i]->dtype >= TRIL_DTYPE_COUNT || (unsigned)in[i]->layout >= TRIL_LAYOUT_COUNT)
+            return TRIL_ERR_DTYPE;
+        const bool block_scaled = in[i]->dtype > TRIL_BF16;
+        if (block_scaled && in[i] == &call->q) return TRIL_ERR_DTYPE;
+        if (in[i]->layout == TRIL_PANELS && in[i] != &call->k) return TRIL_ERR_DTYPE;
+    }
+    if (operation == TRIL_WEIGHING) return TRIL_OK;
+    if ((unsigned)call->out.dtype > TRIL_BF16) return TRIL_ERR_DTYPE;
+    return call->out.reserved != 0 ? TRIL_ERR_STRUCT : TRIL_OK;
+}
+
+static tril_status check_numbers(const tril_attention *call)
+{
+    if (!finite_f32(call->scale)) return TRIL_ERR_PARAM;
+    if (!finite_f32(call->softcap) || call->softcap < 0.0f) return TRIL_ERR_PARAM;
+    if (call->window < 0 || call->sink_tokens < 0 || call->prefix < 0) return TRIL_ERR_PARAM;
+    return TRIL_OK;
+}
+
+static tril_status check_shape(const tril_attention *call, enum tril_operation operation)
+{
+    if (call->q_heads < 1 || call->q_heads > MAX_HEADS || call->kv_heads < 1) return TRIL_ERR_SHAPE;
+    if (call->q_heads % call->kv_heads != 0) return TRIL_ERR_SHAPE;
+    if (call->qk_dim < 1 || call->qk_dim > TRIL_MAX_HEAD_DIM) return TRIL_ERR_SHAPE;
+    const bool no_values = operation == TRIL_WEIGHING || (operation == TRIL_SIZING && call->v_dim == 0);
+    if (!no_values && (call->v_dim < 1 || call->v_dim > TRIL_MAX_HEAD_DIM)) return TRIL_ERR_SHAPE;
+    if (call->n_seqs < 0 || call->n_seqs > INT32_MAX || call->block_tokens < 0) return TRIL_ERR_SHAPE;
+    return TRIL_OK;
+}
+
+/* What this version has no code for. */
+static bool unbuilt(const tril_attention *call, enum tril_operation operation)
+{
+    const tril_tensor *in[] = {&call->q, &call->k, &call->v};
+    const int operands = operation == TRIL_WEIGHING ? 2 : 3;
+    for (int i = 0; i < operands; i++) {
+        const tril_tensor *x = in[i];
+        if (x->dtype != TRIL_F32 || x->layout != TRIL_ROWS || x->block_stride != 0 || x->scales != NULL ||
+            x->scales_bytes != 0 || x->scale_token_stride != 0 || x->scale_head_stride != 0 ||
+            x->scale_block_stride != 0)
+            return true;
+    }
+    if (operation != TRIL_WEIGHING && call->out.dtype != TRIL_F32) return true;
+    for (int64_t i = 0; i < call->n_seqs; i++) {
+        if (call->seqs[i].blocks != NULL) return true;
+    }
+    return (call->flags & TRIL_UNNORMALISED) != 0 || call->math != TRIL_MATH_F32 || call->block_tokens != 0 ||
+           call->softcap != 0.0f || call->window != 0 || call->sink_tokens != 0 || call->prefix != 0 ||
+           call->sink_logits != NULL || call->alibi_slopes != NULL || call->tree != NULL ||
+           call->tree_row_stride != 0 || call->tree_bytes != 0;
+}
+
+/* The sequences' ranges, and how many rows of q and of k and v they reach. */
+static tril_status check_seqs(const tril_attention *call, int64_t *query_tokens, int64_t *key_tokens)
+{
+    int64_t next = 0;
+    *query_tokens = *key_tokens = 0;
+    if (call->n_seqs > 0 && call->seqs == NULL) return TRIL_ERR_NULL;
+    for (int64_t i = 0; i < call->n_seqs; i++) {
+        const tril_seq *seq = &call->seqs[i];
+        if (seq->q_first < 0 || seq->q_len < 0 || seq->kv_len < 0 || seq->kv_first < 0) return TRIL_ERR_SHAPE;
+        if (seq->q_len > MAX_LENGTH || seq->kv_len > MAX_LENGTH) return TRIL_ERR_SHAPE;
+        if (seq->q_first > MAX_FIRST || seq->kv_first > MAX_FIRST) return TRIL_ERR_OVERFLOW;
+        if (seq->q_len == 0) continue;
+        if (seq->q_first < next) return TRIL_ERR_SHAPE;
+        next = seq->q_first + seq->q_len;
+        *query_tokens = next;
+        if (seq->kv_len > 0 && seq->kv_first + seq->kv_len > *key_tokens) *key_tokens = seq->kv_first + seq->kv_len;
+    }
+    return TRIL_OK;
+}
+
+static tril_status check_tensor(const tril_tensor *x, int64_t tokens, int64_t heads, int64_t dim, bool may_repeat,
+                                struct tril_checked *checked)
+{
+    const struct rows rows = {x->data,
+                              x->bytes,
+                              tokens,
+                              x->token_stride,
+                              heads,
+                              x->head_stride,
+                              dim * (int64_t)sizeof(float),
+                              (int64_t)sizeof(float),
+                              may_repeat,
+                              false};
+    return check_rows(&rows, checked);
+}
+
+static tril_status check_out(const tril_out *x, int64_t tokens, int64_t heads, int64_t dim,
+                             struct tril_checked *checked)
+{
+    const struct rows rows = {x->data,
+                              x->bytes,
+                              tokens,
+                              x->token_stride,
+                              heads,
+                              x->head_stride,
+                              dim * (int64_t)sizeof(float),
+                              (int64_t)sizeof(float),
+                              false,
+                              true};
+    return check_rows(&rows, checked);
+}
+
+static tril_status check_statistics(const float *p, const struct tril_checked *so_far, struct tril_checked *checked)
+{
+    if (p == NULL) return TRIL_OK;
+    const int64_t row = so_far->call.q_heads * (int64_t)sizeof(float);
+    int64_t bytes;
+    TRY(mul_add(so_far->query_tokens, row, 0, &bytes));
+    const struct rows rows = {p, bytes, so_far->query_tokens, row, 1, 0, row, (int64_t)sizeof(float), false, true};
+    return check_rows(&rows, checked);
+}
+
+static tril_status check_weights(const struct tril_checked *so_far, struct tril_checked *checked)
+{
+    const tril_attention *call = &so_far->call;
+    const tril_weights_out *to = &so_far->weights;
+    struct rows rows = {to->data, to->bytes, 0, 0, call->q_heads, to->head_stride, 0, (int64_t)sizeof(float),
+                        false,    true};
+
+    if (to->form == TRIL_WEIGHTS_DENSE) {
+        int64_t longest = 0;
+        for (int64_t i = 0; i < call->n_seqs; i++) {
+            if (call->seqs[i].q_len > 0 && call->seqs[i].kv_len > longest) longest = call->seqs[i].kv_len;
+        }
+        rows.tokens = so_far->query_tokens;
+        rows.token_stride = to->row_stride;
+        rows.width = longest * (int64_t)sizeof(float);
+    } else {
+        int64_t elements = 0;
+        for (int64_t i = 0; i < call->n_seqs; i++)
+            TRY(mul_add(1, tril_packed_offset(&call->seqs[i], call->seqs[i].q_len), elements, &elements));
+        TRY(mul_add(elements, (int64_t)sizeof(float), 0, &rows.width));
+        rows.tokens = 1;
+        if (to->row_stride != 0) return TRIL_ERR_STRIDE;
+    }
+    return check_rows(&rows, checked);
+}
+
+static bool same_memory(const tril_attention *call)
+{
+    return call->q.data == call->out.data && call->q.token_stride == call->out.token_stride &&
+           call->q.head_stride == call->out.head_stride && call->q.dtype == call->out.dtype &&
+           call->qk_dim == call->v_dim;
+}
+
+/* Every written region against every other. */
+static tril_status check_aliases(const struct tril_checked *checked)
+{
+    const tril_attention *call = &checked->call;
+    for (int i = 0; i < checked->n_regions; i++) {
+        for (int j = i + 1; j < checked->n_regions; j++) {
+            const struct tril_region *a = &checked->regions[i], *b = &checked->regions[j];
+            if (!(a->written || b->written) || !overlap(a, b)) continue;
+            const bool q_and_out = a->begin == (uintptr_t)call->q.data && b->begin == (uintptr_t)call->out.data &&
+                                   a->bytes == b->bytes && !a->written && b->written;
+            if (!(q_and_out && same_memory(call))) return TRIL_ERR_ALIAS;
+        }
+    }
+    return TRIL_OK;
+}
+
+tril_status tril_check_call(const tril_attention *call, enum tril_operation operation, const tril_weights_out *to,
+                            struct tril_checked *checked)
+{
+    int64_t key_tokens;
+    *checked = (struct tril_checked){.n_regions = 0};
+    if (call == NULL) return TRIL_ERR_NULL;
+    TRY(take_struct(&checked->call, sizeof(*call), call, call->struct_size));
+    const tril_attention *c = &checked->call;
+    if ((c->flags & ~TRIL_UNNORMALISED) != 0) return TRIL_ERR_STRUCT;
+    if (operation == TRIL_WEIGHING) {
+        if (to == NULL) return TRIL_ERR_NULL;
+        TRY(take_struct(&checked->weights, sizeof(*to), to, to->struct_size));
+        if ((unsigned)to->form >= TRIL_WEIGHTS_FORM_COUNT || (unsigned)to->dtype > TRIL_BF16) return TRIL_ERR_DTYPE;
+        if (to->last_rows < 0) return TRIL_ERR_SHAPE;
+        checked->call.v_dim = 0;
+    }
+    TRY(check_enums(c, operation));
+    TRY(check_numbers(c));
+    TRY(check_shape(c, operation));
+    TRY(check_seqs(c, &checked->query_tokens, &key_tokens));
+    if (unbuilt(c, operation)) return TRIL_ERR_UNSUPPORTED;
+    if (operation == TRIL_WEIGHING &&
+        (to->form == TRIL_WEIGHTS_COLUMN_SUMS || to->dtype != TRIL_F32 || to->last_rows != 0))
+        return TRIL_ERR_UNSUPPORTED;
+    if (operation == TRIL_SIZING) return TRIL_OK;
+
+    TRY(check_tensor(&c->q, checked->query_tokens, c->q_heads, c->qk_dim, false, checked));
+    TRY(check_tensor(&c->k, key_tokens, c->kv_heads, c->qk_dim, true, checked));
+    if (operation == TRIL_ATTENDING) {
+        TRY(check_tensor(&c->v, key_tokens, c->kv_heads, c->v_dim, true, checked));
+        TRY(check_out(&c->out, checked->query_tokens, c->q_heads, c->v_dim, checked));
+    } else {
+        TRY(check_weights(checked, checked));
+    }
+    TRY(check_statistics(c->row_max, checked, checked));
+    TRY(check_statistics(c->row_sum, checked, checked));
+    checked->regions[checked->n_regions++] = (struct tril_region){
+        .begin = (uintptr_t)c->seqs, .bytes = (uint64_t)c->n_seqs * sizeof(tril_seq), .written = false};
+    return check_aliases(checked);
+}
+
+tril_status tril_check_team(int thread, int threads)
+{
+    if (threads < 1 || threads > 256 || thread < 0 || thread >= threads) return TRIL_ERR_SHAPE;
+    return threads == 1 ? TRIL_OK : TRIL_ERR_UNSUPPORTED;
+}
+
+tril_status tril_check_workspace(const struct tril_checked *checked, const void *workspace, size_t bytes, size_t needed)
+{
+    if (workspace == NULL || bytes < needed) return TRIL_ERR_WORKSPACE;
+    if ((uintptr_t)workspace > UINTPTR_MAX - bytes) return TRIL_ERR_OVERFLOW;
+    const struct tril_region region = {.begin = (uintptr_t)workspace, .bytes = needed, .written = true};
+    for (int i = 0; i < checked->n_regions; i++) {
+        if (overlap(&region, &checked->regions[i])) return TRIL_ERR_ALIAS;
+    }
+    return TRIL_OK;
+}

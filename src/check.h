@@ -1,0 +1,32 @@
+/* Every refusal, before the first write. Behind these functions a call is known to be sound. */
+#ifndef TRIL_CHECK_H
+#define TRIL_CHECK_H
+
+#include "plan.h"
+
+enum tril_operation { TRIL_SIZING, TRIL_ATTENDING, TRIL_WEIGHING };
+
+/* Bytes that a call touches. Where they recur with a period (rows with other tensors' data between them), only the
+ * first `width` of every `period` bytes; else period is 0. */
+struct tril_region {
+    uintptr_t begin;
+    uint64_t bytes;
+    int64_t period, width;
+    bool written;
+};
+
+struct tril_checked {
+    tril_attention call; /* the caller's, brought to this version's size */
+    tril_weights_out weights;
+    int64_t query_tokens; /* rows of q, out and the statistics; 0: nothing to do */
+    struct tril_region regions[8];
+    int n_regions;
+};
+
+tril_status tril_check_call(const tril_attention *call, enum tril_operation operation, const tril_weights_out *to,
+                            struct tril_checked *checked);
+tril_status tril_check_team(int thread, int threads);
+tril_status tril_check_workspace(const struct tril_checked *checked, const void *workspace, size_t bytes,
+                                 size_t needed);
+
+#endif

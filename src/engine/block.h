@@ -1,0 +1,210 @@
+/* One block of keys against one group of rows: which of it each row sees, and the tiles over it. */
+#ifndef TRIL_ENGINE_BLOCK_H
+#define TRIL_ENGINE_BLOCK_H
+
+#include "pack.h"
+#include "softmax.h"
+#include "tile.h"
+
+struct block {
+    int keys;         /* that the task's last row sees in it */
+    size_t first_row; /* of the task that sees any of it */
+    int64_t offset;   /* the position of the task's first query, counted from the block's first key */
+};
+
+static struct block block_at(const struct tril_job *job, const struct tril_task *task, int64_t first)
+{
+    const int64_t left = task->keys - first, offset = task->position - first;
+    return (struct block){
+        .keys = left < TRIL_KEY_BLOCK ? (int)left : TRIL_KEY_BLOCK,
+        .first_row = offset < 0 ? (size_t)(-offset * job->plan->group) : 0,
+        .offset = offset,
+    };
+}
+
+static void block_begin(size_t rows, float *row_max, float *row_sum)
+{
+    for (size_t r = 0; r < rows; r++) {
+        row_max[r] = MINUS_INF;
+        row_sum[r] = 0.0f;
+    }
+}
+
+/* A tile for each number of rows, up to TILE_ROWS. The arguments but `rows` are constants or pass through, so every
+ * case is its own unrolled kernel. */
+#define ROWS_CASE(n) (n < TILE_ROWS ? n : TILE_ROWS)
+
+static ALWAYS_INLINE void scores_of(const int vecs, const int rows, const float *q, size_t dims, struct tile_b b,
+                                    float *s)
+{
+    switch (rows) {
+    case 1:
+        tile_scores(1, vecs, q, dims, b, dims, s, TRIL_SCORE_ROW);
+        break;
+    case 2:
+        tile_scores(2, vecs, q, dims, b, dims, s, TRIL_SCORE_ROW);
+        break;
+    case 3:
+        tile_scores(3, vecs, q, dims, b, dims, s, TRIL_SCORE_ROW);
+        break;
+    case 4:
+        tile_scores(4, vecs, q, dims, b, dims, s, TRIL_SCORE_ROW);
+        break;
+    case 5:
+        tile_scores(ROWS_CASE(5), vecs, q, dims, b, dims, s, TRIL_SCORE_ROW);
+        break;
+    case 6:
+        tile_scores(ROWS_CASE(6), vecs, q, dims, b, dims, s, TRIL_SCORE_ROW);
+        break;
+    case 7:
+        tile_scores(ROWS_CASE(7), vecs, q, dims, b, dims, s, TRIL_SCORE_ROW);
+        break;
+    default:
+        tile_scores(ROWS_CASE(8), vecs, q, dims, b, dims, s, TRIL_SCORE_ROW);
+        break;
+    }
+}
+
+static ALWAYS_INLINE void fold_of(const int vecs, const int rows, const float *p, struct tile_b b, const size_t *end,
+                                  float *o, size_t o_row, const float *old, const float *fresh)
+{
+    switch (rows) {
+    case 1:
+        tile_fold(1, vecs, p, TRIL_SCORE_ROW, b, end, o, o_row, old, fresh);
+        break;
+    case 2:
+        tile_fold(2, vecs, p, TRIL_SCORE_ROW, b, end, o, o_row, old, fresh);
+        break;
+    case 3:
+        tile_fold(3, vecs, p, TRIL_SCORE_ROW, b, end, o, o_row, old, fresh);
+        break;
+    case 4:
+        tile_fold(4, vecs, p, TRIL_SCORE_ROW, b, end, o, o_row, old, fresh);
+        break;
+    case 5:
+        tile_fold(ROWS_CASE(5), vecs, p, TRIL_SCORE_ROW, b, end, o, o_row, old, fresh);
+        break;
+    case 6:
+        tile_fold(ROWS_CASE(6), vecs, p, TRIL_SCORE_ROW, b, end, o, o_row, old, fresh);
+        break;
+    case 7:
+        tile_fold(ROWS_CASE(7), vecs, p, TRIL_SCORE_ROW, b, end, o, o_row, old, fresh);
+        break;
+    default:
+        tile_fold(ROWS_CASE(8), vecs, p, TRIL_SCORE_ROW, b, end, o, o_row, old, fresh);
+        break;
+    }
+}
+
+/* One function per tile width: what the disassembly test and a profile look for. */
+#define SCORES_ARGS const int rows, const float *q, size_t dims, struct tile_b b, float *s
+#define FOLD_ARGS                                                                                                      \
+    const int rows, const float *p, struct tile_b b, const size_t *end, float *o, size_t o_row, const float *old,      \
+        const float *fresh
+
+static NOINLINE void scores_v1(SCORES_ARGS)
+{
+    scores_of(1, rows, q, dims, b, s);
+}
+
+static NOINLINE void scores_v2(SCORES_ARGS)
+{
+    scores_of(2, rows, q, dims, b, s);
+}
+
+static NOINLINE void fold_v1(FOLD_ARGS)
+{
+    fold_of(1, rows, p, b, end, o, o_row, old, fresh);
+}
+
+static NOINLINE void fold_v2(FOLD_ARGS)
+{
+    fold_of(2, rows, p, b, end, o, o_row, old, fresh);
+}
+
+#if TILE_VECS > 2
+static NOINLINE void scores_v3(SCORES_ARGS)
+{
+    scores_of(3, rows, q, dims, b, s);
+}
+
+static NOINLINE void scores_v4(SCORES_ARGS)
+{
+    scores_of(4, rows, q, dims, b, s);
+}
+
+static NOINLINE void fold_v3(FOLD_ARGS)
+{
+    fold_of(3, rows, p, b, end, o, o_row, old, fresh);
+}
+
+static NOINLINE void fold_v4(FOLD_ARGS)
+{
+    fold_of(4, rows, p, b, end, o, o_row, old, fresh);
+}
+#endif
+
+static void (*const scores_by_vecs[])(SCORES_ARGS) = {
+    scores_v1,
+    scores_v2,
+#if TILE_VECS > 2
+    scores_v3,
+    scores_v4,
+#endif
+};
+
+static void (*const fold_by_vecs[])(FOLD_ARGS) = {
+    fold_v1,
+    fold_v2,
+#if TILE_VECS > 2
+    fold_v3,
+    fold_v4,
+#endif
+};
+
+_Static_assert(sizeof(scores_by_vecs) / sizeof(scores_by_vecs[0]) == TILE_VECS, "a function per tile width");
+
+/* The next tile's width where `left` vectors remain: as even as can be, since a narrow last tile would starve the fma
+ * units. */
+static int tile_width(int left)
+{
+    const int tiles = (left + TILE_VECS - 1) / TILE_VECS;
+    return (left + tiles - 1) / tiles;
+}
+
+/* Scores of rows r ... r+n-1 of the task into the score buffer, up to the last row's last visible key, and each row's
+ * number of visible keys in the block. */
+static void block_scores(const struct tril_job *job, const struct block *block, size_t r, int n, float *ws, size_t *end)
+{
+    const struct tril_plan *plan = job->plan;
+    const size_t dims = (size_t)job->call->qk_dim;
+    for (int i = 0; i < n; i++) {
+        const int64_t visible = tril_visible(block->offset + (int64_t)(r + (size_t)i) / plan->group);
+        end[i] = visible < TRIL_KEY_BLOCK ? (size_t)visible : TRIL_KEY_BLOCK;
+    }
+    const int vecs = ((int)end[n - 1] + V_LANES - 1) / V_LANES;
+    for (int j = 0; j < vecs;) {
+        const int width = tile_width(vecs - j), column = j * V_LANES;
+        const struct tile_b b = {ws + plan->k + (size_t)(column / PANEL) * PANEL * dims + (size_t)(column % PANEL),
+                                 PANEL, PANEL * dims};
+        scores_by_vecs[width - 1](n, ws + plan->q + r * dims, dims, b, ws + plan->s + column);
+        j += width;
+    }
+}
+
+/* Folds the block's weights times its values into n rows of the output. */
+static void block_fold(const struct tril_job *job, int n, float *ws, const size_t *end, float *o, const float *old,
+                       const float *fresh)
+{
+    const struct tril_plan *plan = job->plan;
+    const int vecs = (int)plan->v_row / V_LANES;
+    for (int j = 0; j < vecs;) {
+        const int width = tile_width(vecs - j), column = j * V_LANES;
+        const struct tile_b b = {ws + plan->v + (size_t)(column / PANEL) * plan->v_panel + (size_t)(column % PANEL),
+                                 PANEL, plan->v_panel};
+        fold_by_vecs[width - 1](n, ws + plan->s, b, end, o + column, (size_t)plan->v_row, old, fresh);
+        j += width;
+    }
+}
+
+#endif

@@ -1,0 +1,84 @@
+/* Pack: the one place that knows how the host stores its rows. Behind it there are dense f32 operands in the workspace:
+ * queries as rows, keys as panels [key/16][dim][16], values as panels [dim/16][key][16]. Reads nothing but the rows it
+ * is asked for; what pads a panel is 0. */
+#ifndef TRIL_ENGINE_PACK_H
+#define TRIL_ENGINE_PACK_H
+
+#include "kernels.h"
+#include "vec.h"
+
+static void pack_queries(const struct tril_job *job, const struct tril_task *task, float *to)
+{
+    const tril_attention *call = job->call;
+    for (int64_t i = 0; i < task->queries; i++) {
+        for (int64_t g = 0; g < job->plan->group; g++, to += call->qk_dim)
+            memcpy(to, tril_row(&call->q, task->seq->q_first + task->query + i, task->head * job->plan->group + g),
+                   (size_t)call->qk_dim * sizeof(float));
+    }
+}
+
+/* V_LANES keys x V_LANES dims (n and dims of them real), transposed. */
+static ALWAYS_INLINE void pack_square(const char *from, const int64_t stride, const int n, const int dims, float *to)
+{
+    vf r[V_LANES];
+    UNROLL
+    for (int i = 0; i < V_LANES; i++) {
+        const float *row = (const float *)(const void *)(from + (i < n ? i : 0) * stride);
+        r[i] = i >= n ? v_zero() : dims == V_LANES ? v_load(row) : v_load_part(row, dims);
+    }
+    v_transpose(r);
+    UNROLL
+    for (int i = 0; i < V_LANES; i++) {
+        if (i < dims) v_store(to + (size_t)i * PANEL, r[i]);
+    }
+}
+
+/* Keys first ... first + n - 1 of the task, n <= TRIL_KEY_BLOCK. */
+static void pack_keys(const struct tril_job *job, const struct tril_task *task, int64_t first, int n, float *to)
+{
+    const tril_tensor *k = &job->call->k;
+    const int dims = job->call->qk_dim;
+    for (int key = 0; key < n; key += V_LANES) {
+        const char *from = (const char *)tril_row(k, task->seq->kv_first + first + key, task->head);
+        float *panel = to + (size_t)(key / PANEL) * PANEL * (size_t)dims + (size_t)(key % PANEL);
+        const int keys = n - key < V_LANES ? n - key : V_LANES;
+        int d = 0;
+        if (keys == V_LANES) {
+            for (; d + V_LANES <= dims; d += V_LANES)
+                pack_square(from + (size_t)d * sizeof(float), k->token_stride, V_LANES, V_LANES,
+                            panel + (size_t)d * PANEL);
+        }
+        for (; d < dims; d += V_LANES)
+            pack_square(from + (size_t)d * sizeof(float), k->token_stride, keys,
+                        dims - d < V_LANES ? dims - d : V_LANES, panel + (size_t)d * PANEL);
+    }
+    /* A tile reads whole panels: the vectors that no key reached. */
+    const int reached = (n + V_LANES - 1) / V_LANES * V_LANES, end = (n + PANEL - 1) / PANEL * PANEL;
+    for (int key = reached; key < end; key += V_LANES) {
+        float *panel = to + (size_t)(key / PANEL) * PANEL * (size_t)dims + (size_t)(key % PANEL);
+        for (int d = 0; d < dims; d++)
+            v_store(panel + (size_t)d * PANEL, v_zero());
+    }
+}
+
+/* Values of the same keys. */
+static void pack_values(const struct tril_job *job, const struct tril_task *task, int64_t first, int n, float *to)
+{
+    const tril_tensor *v = &job->call->v;
+    const int dims = job->call->v_dim, whole = dims / PANEL;
+    for (int key = 0; key < n; key++) {
+        const float *row = tril_row(v, task->seq->kv_first + first + key, task->head);
+        float *at = to + (size_t)key * PANEL;
+        for (int panel = 0; panel < whole; panel++, at += job->plan->v_panel, row += PANEL) {
+            UNROLL
+            for (int u = 0; u < PANEL; u += V_LANES)
+                v_store(at + u, v_load(row + u));
+        }
+        for (int u = 0; whole * PANEL < dims && u < PANEL; u += V_LANES) {
+            const int left = dims - whole * PANEL - u;
+            v_store(at + u, v_load_part(left > 0 ? row + u : row, left < 0 ? 0 : left < V_LANES ? left : V_LANES));
+        }
+    }
+}
+
+#endif

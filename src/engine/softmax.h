@@ -1,0 +1,78 @@
+/* The softmax of one block of keys for one row, and the fold of a block into the rows' running state. */
+#ifndef TRIL_ENGINE_SOFTMAX_H
+#define TRIL_ENGINE_SOFTMAX_H
+
+#include "exp2.h"
+
+#define SUM_VECS  (PANEL / V_LANES)
+#define MINUS_INF (-__builtin_inff())
+
+/* How many of the lanes from here on are among n. */
+static ALWAYS_INLINE int lanes_of(int n)
+{
+    return n < 0 ? 0 : n < V_LANES ? n : V_LANES;
+}
+
+/* Scores become t = s * c, in place; what follows the n visible ones in the last panel becomes -inf. Returns the
+ * largest visible t, -inf if there is none but NaN. */
+static ALWAYS_INLINE float softmax_scale(float *s, const int n, const float c)
+{
+    const vf vc = v_set1(c);
+    vf best[2] = {v_set1(MINUS_INF), v_set1(MINUS_INF)}; /* two chains hide the latency of max */
+    int i = 0;
+    for (; i + 2 * V_LANES <= n; i += 2 * V_LANES) {
+        UNROLL
+        for (int u = 0; u < 2; u++) {
+            const vf t = v_mul(v_load(s + i + u * V_LANES), vc);
+            v_store(s + i + u * V_LANES, t);
+            best[u] = v_max(t, best[u]);
+        }
+    }
+    for (const int end = (n + PANEL - 1) / PANEL * PANEL; i < end; i += V_LANES) {
+        const vf t = v_keep(v_mul(v_load(s + i), vc), lanes_of(n - i), MINUS_INF);
+        v_store(s + i, t);
+        best[0] = v_max(t, best[0]);
+    }
+    return v_max_across(v_max(best[0], best[1])) + 0.0f; /* a maximum of -0 is reported as +0 */
+}
+
+/* Weights of the block against its own maximum, p = exp2(t - max), in place of t where `store` asks for it. Returns
+ * their sum: 16 lanes by position mod 16, ascending, then a tree. An invisible t is -inf, so its p is +0, which changes
+ * no sum. */
+static ALWAYS_INLINE float softmax_exp(const bool store, float *s, const int n, const float max)
+{
+    const vf base = v_ninf_to_zero(v_set1(max));
+    vf sum[SUM_VECS];
+    UNROLL
+    for (int u = 0; u < SUM_VECS; u++)
+        sum[u] = v_zero();
+    for (int i = 0; i < n; i += PANEL) {
+        UNROLL
+        for (int u = 0; u < SUM_VECS; u++) {
+            const vf p = exp2_vec(v_sub(v_load(s + i + u * V_LANES), base));
+            if (store) v_store(s + i + u * V_LANES, p);
+            sum[u] = v_add(sum[u], p);
+        }
+    }
+    return v_sum16(sum);
+}
+
+/* Folds a block's maximum and sum into `rows` rows' running max and sum, and says what the fold multiplies the old
+ * output and the block's by. */
+static ALWAYS_INLINE void softmax_fold(const int rows, float *row_max, float *row_sum, const float *max,
+                                       const float *sum, float *old, float *fresh)
+{
+    for (int r = 0; r < rows; r += V_LANES) {
+        const int n = lanes_of(rows - r);
+        const vf m = v_load_part(row_max + r, n), mb = v_load_part(max + r, n);
+        const vf top = v_max(mb, m), base = v_ninf_to_zero(top);
+        const vf a = exp2_vec(v_sub(m, base)), b = exp2_vec(v_sub(mb, base));
+        const vf l = v_fma(v_load_part(row_sum + r, n), a, v_mul(v_load_part(sum + r, n), b));
+        v_store_part(row_max + r, n, top);
+        v_store_part(row_sum + r, n, l);
+        v_store_part(old + r, n, a);
+        v_store_part(fresh + r, n, b);
+    }
+}
+
+#endif
