@@ -115,8 +115,7 @@ typedef struct tril_tensor {
     int64_t scale_block_stride;                    /* bytes */
 } tril_tensor;
 
-/* Where a result goes. Element (token t, head h, dim i) lies at data + t * token_stride + h * head_stride + i * size.
- */
+/* Where a result goes. Elements lie as in a ROWS tensor. */
 typedef struct tril_out {
     void *data;
     int64_t bytes;        /* extent; nothing at or past data + bytes is touched, nor any padding between rows */
@@ -132,11 +131,14 @@ typedef struct tril_out {
  * is 0. */
 typedef struct tril_seq {
     int64_t q_first;  /* its first row in q, out and the row statistics, >= 0 */
-    int64_t q_len;    /* queries, >= 0; 0 is nothing to do */
-    int64_t kv_len;   /* keys, >= 0, the new ones included; 0 gives zeros */
+    int64_t q_len;    /* queries, 0 ... 2^31 - 1; 0 is nothing to do */
+    int64_t kv_len;   /* keys, 0 ... 2^31 - 1, the new ones included; 0 gives zeros */
     int64_t kv_first; /* the first token of its keys in k and v, >= 0; unused with blocks */
-    const int32_t
-        *blocks; /* its block table (paged K/V): token t is in block blocks[t / block_tokens]; not built yet */
+    /* not built yet: all 0 */
+    const int32_t *blocks; /* its block table (paged K/V): token t is in block blocks[t / block_tokens] */
+    int64_t prefix;        /* its first positions that see each other both ways */
+    int64_t key_begin;     /* of its keys only key_begin ... key_end - 1 take part, for tril_merge(): */
+    int64_t key_end;       /* multiples of TRIL_KEY_BLOCK, or kv_len; 0 and 0: all */
 } tril_seq;
 
 /* Flags of a call. */
@@ -171,10 +173,9 @@ typedef struct tril_attention {
     float softcap;                       /* s becomes softcap * tanh(s / softcap) */
     int64_t window;                      /* a query sees its last `window` positions, its own included; 0: all */
     int64_t sink_tokens;                 /* the first positions that stay visible behind a window */
-    int64_t prefix;                      /* the first positions that see each other both ways */
     const float *sink_logits;            /* [q_heads]: joins the denominator only */
     const float *alibi_slopes;           /* [q_heads] */
-    const uint64_t *tree;                /* bit j of row i: of the last q_len tokens, query i sees token j */
+    const uint64_t *tree;                /* row q_first + i, bit j: of its last q_len tokens, query i sees token j */
     int64_t tree_row_stride, tree_bytes; /* bytes */
 } tril_attention;
 

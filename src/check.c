@@ -121,7 +121,7 @@ static tril_status check_numbers(const tril_attention *call)
 {
     if (!finite_f32(call->scale)) return TRIL_ERR_PARAM;
     if (!finite_f32(call->softcap) || call->softcap < 0.0f) return TRIL_ERR_PARAM;
-    if (call->window < 0 || call->sink_tokens < 0 || call->prefix < 0) return TRIL_ERR_PARAM;
+    if (call->window < 0 || call->sink_tokens < 0) return TRIL_ERR_PARAM;
     return TRIL_OK;
 }
 
@@ -150,12 +150,12 @@ static bool unbuilt(const tril_attention *call, enum tril_operation operation)
     }
     if (operation != TRIL_WEIGHING && call->out.dtype != TRIL_F32) return true;
     for (int64_t i = 0; i < call->n_seqs; i++) {
-        if (call->seqs[i].blocks != NULL) return true;
+        const tril_seq *seq = &call->seqs[i];
+        if (seq->blocks != NULL || seq->prefix != 0 || seq->key_begin != 0 || seq->key_end != 0) return true;
     }
     return (call->flags & TRIL_UNNORMALISED) != 0 || call->math != TRIL_MATH_F32 || call->block_tokens != 0 ||
-           call->softcap != 0.0f || call->window != 0 || call->sink_tokens != 0 || call->prefix != 0 ||
-           call->sink_logits != NULL || call->alibi_slopes != NULL || call->tree != NULL ||
-           call->tree_row_stride != 0 || call->tree_bytes != 0;
+           call->softcap != 0.0f || call->window != 0 || call->sink_tokens != 0 || call->sink_logits != NULL ||
+           call->alibi_slopes != NULL || call->tree != NULL || call->tree_row_stride != 0 || call->tree_bytes != 0;
 }
 
 /* The sequences' ranges, and how many rows of q and of k and v they reach. */
