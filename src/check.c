@@ -74,7 +74,8 @@ static tril_status check_rows(const struct rows *x, struct tril_checked *checked
     if ((uintptr_t)x->data > UINTPTR_MAX - (uintptr_t)end) return TRIL_ERR_OVERFLOW;
     const bool by_token = strides_fit(x->tokens, x->token_stride, one_token, false);
     const bool by_head = strides_fit(x->heads, x->head_stride, one_head, false);
-    if (!by_token && !by_head && !x->may_repeat) return TRIL_ERR_STRIDE; /* heads of one token run into another's */
+    const bool repeats = x->token_stride == 0 || x->head_stride == 0; /* strides_fit() has asked whether they may */
+    if (!by_token && !by_head && !repeats) return TRIL_ERR_STRIDE;    /* heads of one token run into another's */
     if (end > x->bytes) return TRIL_ERR_EXTENT;
 
     struct tril_region *region = &checked->regions[checked->n_regions++];
@@ -89,15 +90,23 @@ static tril_status check_rows(const struct rows *x, struct tril_checked *checked
     return TRIL_OK;
 }
 
+/* Whether b, taken as one run of bytes, lies between two neighbouring pieces of a. */
+static bool between(const struct tril_region *a, const struct tril_region *b)
+{
+    const uint64_t period = (uint64_t)a->period;
+    if (period == 0 || b->bytes > period) return false;
+    const uint64_t shift =
+        b->begin >= a->begin ? (b->begin - a->begin) % period : (period - (a->begin - b->begin) % period) % period;
+    return shift >= (uint64_t)a->width && shift + b->bytes <= period;
+}
+
 static bool overlap(const struct tril_region *a, const struct tril_region *b)
 {
     if (a->begin + a->bytes <= b->begin || b->begin + b->bytes <= a->begin) return false;
-    if (a->period == 0 || a->period != b->period) return true;
-    /* Rows that take turns: where b's begin, counted from the start of one of a's. */
-    const uint64_t period = (uint64_t)a->period;
-    const uint64_t shift =
-        b->begin >= a->begin ? (b->begin - a->begin) % period : (period - (a->begin - b->begin) % period) % period;
-    return shift < (uint64_t)a->width || shift + (uint64_t)b->width > period;
+    /* Rows that take turns: b's first piece stands for all of them. */
+    struct tril_region piece = *b;
+    if (a->period != 0 && a->period == b->period) piece.bytes = (uint64_t)b->width;
+    return !between(a, &piece) && !between(b, a);
 }
 
 static tril_status check_enums(const tril_attention *call, enum tril_operation operation)

@@ -80,7 +80,11 @@ static ALWAYS_INLINE vf v_mul(vf a, vf b)
 
 static ALWAYS_INLINE vf v_div(vf a, vf b)
 {
+#ifdef TRIL_SIMDE
+    return a / b; /* 0.7 has no vdivq_f32 */
+#else
     return vdivq_f32(a, b);
+#endif
 }
 
 static ALWAYS_INLINE vf v_fma(vf a, vf b, vf c)
@@ -136,21 +140,20 @@ static ALWAYS_INLINE va a_load1(const float *p)
     return vld1q_dup_f32(p);
 }
 
-/* The lane of an fmla is part of the instruction; the switch folds away wherever the loop around it is unrolled. */
+/* The lane of an fmla is part of the instruction; the switch folds away, its argument being a constant wherever it is
+ * used. An instruction and not vfmaq_laneq_f32, because around the latter gcc 12 rotates the accumulators through four
+ * or five moves per turn of the hot loop, which take the fma pipes and lengthen the chains: 0.73 to 0.94 of the fmla
+ * limit in llvm-mca, against 1.00 (docs/performance.md). */
 static ALWAYS_INLINE vf a_fma(va a, int lane, vf b, vf c)
 {
 #ifdef TRIL_SIMDE
     return vfmaq_f32(c, b, vdupq_n_f32(a[lane]));
 #else
     switch (lane) {
-    case 0:
-        return vfmaq_laneq_f32(c, b, a, 0);
-    case 1:
-        return vfmaq_laneq_f32(c, b, a, 1);
-    case 2:
-        return vfmaq_laneq_f32(c, b, a, 2);
-    default:
-        return vfmaq_laneq_f32(c, b, a, 3);
+    case 0: __asm__("fmla %0.4s, %1.4s, %2.s[0]" : "+w"(c) : "w"(b), "w"(a)); return c;
+    case 1: __asm__("fmla %0.4s, %1.4s, %2.s[1]" : "+w"(c) : "w"(b), "w"(a)); return c;
+    case 2: __asm__("fmla %0.4s, %1.4s, %2.s[2]" : "+w"(c) : "w"(b), "w"(a)); return c;
+    default: __asm__("fmla %0.4s, %1.4s, %2.s[3]" : "+w"(c) : "w"(b), "w"(a)); return c;
     }
 #endif
 }

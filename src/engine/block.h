@@ -22,6 +22,12 @@ static struct block block_at(const struct tril_job *job, const struct tril_task 
     };
 }
 
+/* Whether a row of the task sees nothing behind this block. */
+static ALWAYS_INLINE bool block_is_last(const struct block *block, const struct row_place *row)
+{
+    return tril_visible(block->offset + row->query) <= TRIL_KEY_BLOCK;
+}
+
 static void block_begin(size_t rows, float *row_max, float *row_sum)
 {
     for (size_t r = 0; r < rows; r++) {
@@ -32,68 +38,22 @@ static void block_begin(size_t rows, float *row_max, float *row_sum)
 
 /* A tile for each number of rows, up to TILE_ROWS. The arguments but `rows` are constants or pass through, so every
  * case is its own unrolled kernel. */
-#define ROWS_CASE(n) (n < TILE_ROWS ? n : TILE_ROWS)
-
 static ALWAYS_INLINE void scores_of(const int vecs, const int rows, const float *q, size_t dims, struct tile_b b,
                                     float *s)
 {
-    switch (rows) {
-    case 1:
-        tile_scores(1, vecs, q, dims, b, dims, s, TRIL_SCORE_ROW);
-        break;
-    case 2:
-        tile_scores(2, vecs, q, dims, b, dims, s, TRIL_SCORE_ROW);
-        break;
-    case 3:
-        tile_scores(3, vecs, q, dims, b, dims, s, TRIL_SCORE_ROW);
-        break;
-    case 4:
-        tile_scores(4, vecs, q, dims, b, dims, s, TRIL_SCORE_ROW);
-        break;
-    case 5:
-        tile_scores(ROWS_CASE(5), vecs, q, dims, b, dims, s, TRIL_SCORE_ROW);
-        break;
-    case 6:
-        tile_scores(ROWS_CASE(6), vecs, q, dims, b, dims, s, TRIL_SCORE_ROW);
-        break;
-    case 7:
-        tile_scores(ROWS_CASE(7), vecs, q, dims, b, dims, s, TRIL_SCORE_ROW);
-        break;
-    default:
-        tile_scores(ROWS_CASE(8), vecs, q, dims, b, dims, s, TRIL_SCORE_ROW);
-        break;
-    }
+#define DO(r)                                                                                                          \
+    if (r < TILE_ROWS && rows == r + 1) tile_scores(r + 1, vecs, q, dims, b, dims, s, TRIL_SCORE_ROW);
+    EACH_ROW(DO)
+#undef DO
 }
 
 static ALWAYS_INLINE void fold_of(const int vecs, const int rows, const float *p, struct tile_b b, const size_t *end,
                                   float *o, size_t o_row, const float *old, const float *fresh)
 {
-    switch (rows) {
-    case 1:
-        tile_fold(1, vecs, p, TRIL_SCORE_ROW, b, end, o, o_row, old, fresh);
-        break;
-    case 2:
-        tile_fold(2, vecs, p, TRIL_SCORE_ROW, b, end, o, o_row, old, fresh);
-        break;
-    case 3:
-        tile_fold(3, vecs, p, TRIL_SCORE_ROW, b, end, o, o_row, old, fresh);
-        break;
-    case 4:
-        tile_fold(4, vecs, p, TRIL_SCORE_ROW, b, end, o, o_row, old, fresh);
-        break;
-    case 5:
-        tile_fold(ROWS_CASE(5), vecs, p, TRIL_SCORE_ROW, b, end, o, o_row, old, fresh);
-        break;
-    case 6:
-        tile_fold(ROWS_CASE(6), vecs, p, TRIL_SCORE_ROW, b, end, o, o_row, old, fresh);
-        break;
-    case 7:
-        tile_fold(ROWS_CASE(7), vecs, p, TRIL_SCORE_ROW, b, end, o, o_row, old, fresh);
-        break;
-    default:
-        tile_fold(ROWS_CASE(8), vecs, p, TRIL_SCORE_ROW, b, end, o, o_row, old, fresh);
-        break;
-    }
+#define DO(r)                                                                                                          \
+    if (r < TILE_ROWS && rows == r + 1) tile_fold(r + 1, vecs, p, TRIL_SCORE_ROW, b, end, o, o_row, old, fresh);
+    EACH_ROW(DO)
+#undef DO
 }
 
 /* One function per tile width: what the disassembly test and a profile look for. */
@@ -172,16 +132,20 @@ static int tile_width(int left)
     return (left + tiles - 1) / tiles;
 }
 
-/* Scores of rows r ... r+n-1 of the task into the score buffer, up to the last row's last visible key, and each row's
- * number of visible keys in the block. */
-static void block_scores(const struct tril_job *job, const struct block *block, size_t r, int n, float *ws, size_t *end)
+/* How many keys of the block each of rows r ... r+n-1 of the task sees. */
+static void block_ends(const struct tril_job *job, const struct block *block, size_t r, int n, size_t *end)
+{
+    for (int i = 0; i < n; i++) {
+        const int64_t visible = tril_visible(block->offset + (int64_t)(r + (size_t)i) / job->plan->group);
+        end[i] = visible < TRIL_KEY_BLOCK ? (size_t)visible : TRIL_KEY_BLOCK;
+    }
+}
+
+/* Scores of the same rows into the score buffer, up to the last row's last visible key. */
+static void block_scores(const struct tril_job *job, size_t r, int n, const size_t *end, float *ws)
 {
     const struct tril_plan *plan = job->plan;
     const size_t dims = (size_t)job->call->qk_dim;
-    for (int i = 0; i < n; i++) {
-        const int64_t visible = tril_visible(block->offset + (int64_t)(r + (size_t)i) / plan->group);
-        end[i] = visible < TRIL_KEY_BLOCK ? (size_t)visible : TRIL_KEY_BLOCK;
-    }
     const int vecs = ((int)end[n - 1] + V_LANES - 1) / V_LANES;
     for (int j = 0; j < vecs;) {
         const int width = tile_width(vecs - j), column = j * V_LANES;

@@ -9,17 +9,37 @@
 
 #include "vec.h"
 
-static ALWAYS_INLINE vf exp2_vec(vf t)
+/* Vectors that go through the polynomial side by side: one alone waits for its own chain of ten operations, and a
+ * core's scheduler does not see far enough ahead to fill the gaps with the next. */
+#define EXP2_VECS 4
+
+/* x[u] = 2^x[u] */
+static ALWAYS_INLINE void exp2_vecs(const int vecs, vf x[EXP2_VECS])
 {
-    const vf n = v_rint(t), r = v_sub(t, n);
-    vf p = v_set1(0x1.3fa208p-13f);
-    p = v_fma(p, r, v_set1(0x1.5f0b82p-10f));
-    p = v_fma(p, r, v_set1(0x1.3b30a0p-7f));
-    p = v_fma(p, r, v_set1(0x1.c6af76p-5f));
-    p = v_fma(p, r, v_set1(0x1.ebfbd8p-3f));
-    p = v_fma(p, r, v_set1(0x1.62e430p-1f));
-    p = v_fma(p, r, v_set1(1.0f));
-    return v_scale2(p, n, t);
+    static const float c[] = {0x1.5f0b82p-10f, 0x1.3b30a0p-7f, 0x1.c6af76p-5f, 0x1.ebfbd8p-3f, 0x1.62e430p-1f, 1.0f};
+    vf n[EXP2_VECS], r[EXP2_VECS], p[EXP2_VECS];
+    UNROLL
+    for (int u = 0; u < vecs; u++) {
+        n[u] = v_rint(x[u]);
+        r[u] = v_sub(x[u], n[u]);
+        p[u] = v_set1(0x1.3fa208p-13f);
+    }
+    UNROLL
+    for (int i = 0; i < 6; i++) {
+        UNROLL
+        for (int u = 0; u < vecs; u++)
+            p[u] = v_fma(p[u], r[u], v_set1(c[i]));
+    }
+    UNROLL
+    for (int u = 0; u < vecs; u++)
+        x[u] = v_scale2(p[u], n[u], x[u]);
+}
+
+static ALWAYS_INLINE vf exp2_vec(vf x)
+{
+    vf one[EXP2_VECS] = {x};
+    exp2_vecs(1, one);
+    return one[0];
 }
 
 static void exp2_array(float *to, const float *from, size_t n)

@@ -7,13 +7,45 @@
 #include "kernels.h"
 #include "vec.h"
 
-static void pack_queries(const struct tril_job *job, const struct tril_task *task, float *to)
+#define LINE_FLOATS 16 /* a cache line */
+
+/* Lines that are about to be read or written, asked for while something else computes. */
+static ALWAYS_INLINE void ask_to_read(const float *p, int64_t n)
 {
-    const tril_attention *call = job->call;
-    for (int64_t i = 0; i < task->queries; i++) {
-        for (int64_t g = 0; g < job->plan->group; g++, to += call->qk_dim)
-            memcpy(to, tril_row(&call->q, task->seq->q_first + task->query + i, task->head * job->plan->group + g),
-                   (size_t)call->qk_dim * sizeof(float));
+    for (int64_t i = 0; i < n; i += LINE_FLOATS)
+        __builtin_prefetch(p + i, 0, 2);
+}
+
+static ALWAYS_INLINE void ask_to_write(const float *p, int64_t n)
+{
+    for (int64_t i = 0; i < n; i += LINE_FLOATS)
+        __builtin_prefetch(p + i, 1, 3);
+}
+
+/* A row of the task: its query, counted in the task, and its query head. */
+struct row_place {
+    int64_t query, token, head;
+};
+
+static ALWAYS_INLINE struct row_place row_at(const struct tril_job *job, const struct tril_task *task, size_t r)
+{
+    const int64_t query = (int64_t)r / job->plan->group, g = (int64_t)r % job->plan->group;
+    return (struct row_place){query, task->seq->q_first + task->query + query, task->head * job->plan->group + g};
+}
+
+/* Rows r ... r+n-1 of the task; the next n are asked for. */
+static void pack_queries(const struct tril_job *job, const struct tril_task *task, size_t r, int n, size_t rows,
+                         float *to)
+{
+    const tril_tensor *q = &job->call->q;
+    const int64_t dims = job->call->qk_dim;
+    for (size_t i = r; i < r + (size_t)n; i++) {
+        const struct row_place row = row_at(job, task, i);
+        memcpy(to + i * (size_t)dims, tril_row(q, row.token, row.head), (size_t)dims * sizeof(float));
+    }
+    for (size_t i = r + (size_t)n; i < r + 2 * (size_t)n && i < rows; i++) {
+        const struct row_place row = row_at(job, task, i);
+        ask_to_read(tril_row(q, row.token, row.head), dims);
     }
 }
 
@@ -78,6 +110,19 @@ static void pack_values(const struct tril_job *job, const struct tril_task *task
             const int left = dims - whole * PANEL - u;
             v_store(at + u, v_load_part(left > 0 ? row + u : row, left < 0 ? 0 : left < V_LANES ? left : V_LANES));
         }
+    }
+}
+
+/* Rows of keys or values that the next block will pack, asked for while this one computes: they lie a token's stride
+ * apart and come from far away, and packing them cold would leave the fma units idle. Of the block from `first` on, the
+ * share of rows r ... r + n - 1 of the task's; only rows that will be read are asked for. */
+static void pack_ahead(const tril_tensor *x, const struct tril_task *task, int dims, int64_t first, size_t r, int n,
+                       size_t rows)
+{
+    const int64_t left = task->keys - first, keys = left < TRIL_KEY_BLOCK ? left : TRIL_KEY_BLOCK;
+    const int64_t end = keys * ((int64_t)r + n) / (int64_t)rows;
+    for (int64_t key = keys * (int64_t)r / (int64_t)rows; key < end; key++) {
+        ask_to_read(tril_row(x, task->seq->kv_first + first + key, task->head), dims);
     }
 }
 

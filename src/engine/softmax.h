@@ -36,6 +36,21 @@ static ALWAYS_INLINE float softmax_scale(float *s, const int n, const float c)
     return v_max_across(v_max(best[0], best[1])) + 0.0f; /* a maximum of -0 is reported as +0 */
 }
 
+/* The same for a number of vectors at once, a multiple of SUM_VECS. */
+static ALWAYS_INLINE void softmax_exp_run(const int vecs, const bool store, float *s, const vf base, vf sum[SUM_VECS])
+{
+    vf p[EXP2_VECS];
+    UNROLL
+    for (int u = 0; u < vecs; u++)
+        p[u] = v_sub(v_load(s + u * V_LANES), base);
+    exp2_vecs(vecs, p);
+    UNROLL
+    for (int u = 0; u < vecs; u++) {
+        if (store) v_store(s + u * V_LANES, p[u]);
+        sum[u % SUM_VECS] = v_add(sum[u % SUM_VECS], p[u]);
+    }
+}
+
 /* Weights of the block against its own maximum, p = exp2(t - max), in place of t where `store` asks for it. Returns
  * their sum: 16 lanes by position mod 16, ascending, then a tree. An invisible t is -inf, so its p is +0, which changes
  * no sum. */
@@ -46,14 +61,11 @@ static ALWAYS_INLINE float softmax_exp(const bool store, float *s, const int n, 
     UNROLL
     for (int u = 0; u < SUM_VECS; u++)
         sum[u] = v_zero();
-    for (int i = 0; i < n; i += PANEL) {
-        UNROLL
-        for (int u = 0; u < SUM_VECS; u++) {
-            const vf p = exp2_vec(v_sub(v_load(s + i + u * V_LANES), base));
-            if (store) v_store(s + i + u * V_LANES, p);
-            sum[u] = v_add(sum[u], p);
-        }
-    }
+    int i = 0;
+    for (; i + EXP2_VECS * V_LANES <= n; i += EXP2_VECS * V_LANES)
+        softmax_exp_run(EXP2_VECS, store, s + i, base, sum);
+    for (; i < n; i += PANEL)
+        softmax_exp_run(SUM_VECS, store, s + i, base, sum);
     return v_sum16(sum);
 }
 

@@ -23,6 +23,9 @@
 #define MAX_ROWS 8
 #define MAX_VECS 4
 
+/* Spells out a statement for every row that a tile can have; each says itself whether its row takes part. */
+#define EACH_ROW(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7)
+
 _Static_assert(TILE_ROWS *TILE_VECS + TILE_VECS + A_REGS <= V_REGS, "the tile does not fit the register file");
 _Static_assert(TILE_ROWS <= MAX_ROWS && TILE_VECS <= MAX_VECS, "the tile is spelled out up to 8 x 4");
 _Static_assert(PANEL % V_LANES == 0 && (A_STEP == 1 || A_STEP == 4), "a vector lies in one panel");
@@ -90,14 +93,10 @@ static ALWAYS_INLINE void row_fold(const int vecs, const vf acc[MAX_VECS], float
 
 static ALWAYS_INLINE void tile_zero(const int rows, const int vecs, tile_acc acc)
 {
-    row_zero(vecs, acc[0]);
-    if (rows > 1) row_zero(vecs, acc[1]);
-    if (rows > 2) row_zero(vecs, acc[2]);
-    if (rows > 3) row_zero(vecs, acc[3]);
-    if (rows > 4) row_zero(vecs, acc[4]);
-    if (rows > 5) row_zero(vecs, acc[5]);
-    if (rows > 6) row_zero(vecs, acc[6]);
-    if (rows > 7) row_zero(vecs, acc[7]);
+#define DO(r)                                                                                                          \
+    if (r < rows) row_zero(vecs, acc[r]);
+    EACH_ROW(DO)
+#undef DO
 }
 
 /* A's registers for rows first ... rows-1: A_STEP values of k each, or one. */
@@ -117,15 +116,10 @@ static ALWAYS_INLINE void tile_lane(const int first, const int rows, const int v
     if (vecs > 1) bv[1] = v_load(tile_b_at(b, 1));
     if (vecs > 2) bv[2] = v_load(tile_b_at(b, 2));
     if (vecs > 3) bv[3] = v_load(tile_b_at(b, 3));
-    const bool held = A_STEP > 1;
-    if (tile_has(first, rows, 0)) row_step(vecs, held ? av[0] : a_load1(a), lane, bv, acc[0]);
-    if (tile_has(first, rows, 1)) row_step(vecs, held ? av[1] : a_load1(a + a_row), lane, bv, acc[1]);
-    if (tile_has(first, rows, 2)) row_step(vecs, held ? av[2] : a_load1(a + 2 * a_row), lane, bv, acc[2]);
-    if (tile_has(first, rows, 3)) row_step(vecs, held ? av[3] : a_load1(a + 3 * a_row), lane, bv, acc[3]);
-    if (tile_has(first, rows, 4)) row_step(vecs, held ? av[4] : a_load1(a + 4 * a_row), lane, bv, acc[4]);
-    if (tile_has(first, rows, 5)) row_step(vecs, held ? av[5] : a_load1(a + 5 * a_row), lane, bv, acc[5]);
-    if (tile_has(first, rows, 6)) row_step(vecs, held ? av[6] : a_load1(a + 6 * a_row), lane, bv, acc[6]);
-    if (tile_has(first, rows, 7)) row_step(vecs, held ? av[7] : a_load1(a + 7 * a_row), lane, bv, acc[7]);
+#define DO(r)                                                                                                          \
+    if (tile_has(first, rows, r)) row_step(vecs, A_STEP > 1 ? av[r] : a_load1(a + r * a_row), lane, bv, acc[r]);
+    EACH_ROW(DO)
+#undef DO
 }
 
 /* A_STEP values of k (whole), or one. */
@@ -133,16 +127,10 @@ static ALWAYS_INLINE void tile_step(const int first, const int rows, const int v
                                     const size_t a_row, struct tile_b *b, tile_acc acc)
 {
     va av[MAX_ROWS];
-    if (A_STEP > 1) {
-        if (tile_has(first, rows, 0)) av[0] = tile_a(whole, a);
-        if (tile_has(first, rows, 1)) av[1] = tile_a(whole, a + a_row);
-        if (tile_has(first, rows, 2)) av[2] = tile_a(whole, a + 2 * a_row);
-        if (tile_has(first, rows, 3)) av[3] = tile_a(whole, a + 3 * a_row);
-        if (tile_has(first, rows, 4)) av[4] = tile_a(whole, a + 4 * a_row);
-        if (tile_has(first, rows, 5)) av[5] = tile_a(whole, a + 5 * a_row);
-        if (tile_has(first, rows, 6)) av[6] = tile_a(whole, a + 6 * a_row);
-        if (tile_has(first, rows, 7)) av[7] = tile_a(whole, a + 7 * a_row);
-    }
+#define DO(r)                                                                                                          \
+    if (A_STEP > 1 && tile_has(first, rows, r)) av[r] = tile_a(whole, a + r * a_row);
+    EACH_ROW(DO)
+#undef DO
     tile_lane(first, rows, vecs, 0, av, a, a_row, b, acc);
     b->data += b->k_stride;
     if (A_STEP > 1 && whole) {
@@ -173,14 +161,10 @@ static ALWAYS_INLINE void tile_scores(const int rows, const int vecs, const floa
     tile_acc acc;
     tile_zero(rows, vecs, acc);
     tile_section(0, rows, vecs, a, a_row, &b, 0, n, acc);
-    row_store(vecs, acc[0], s);
-    if (rows > 1) row_store(vecs, acc[1], s + s_row);
-    if (rows > 2) row_store(vecs, acc[2], s + 2 * s_row);
-    if (rows > 3) row_store(vecs, acc[3], s + 3 * s_row);
-    if (rows > 4) row_store(vecs, acc[4], s + 4 * s_row);
-    if (rows > 5) row_store(vecs, acc[5], s + 5 * s_row);
-    if (rows > 6) row_store(vecs, acc[6], s + 6 * s_row);
-    if (rows > 7) row_store(vecs, acc[7], s + 7 * s_row);
+#define DO(r)                                                                                                          \
+    if (r < rows) row_store(vecs, acc[r], s + r * s_row);
+    EACH_ROW(DO)
+#undef DO
 }
 
 /* O[r][column] = fma(O, old[r], chain * fresh[r]), the chain of row r over k < end[r], end ascending. */
@@ -188,24 +172,17 @@ static ALWAYS_INLINE void tile_fold(const int rows, const int vecs, const float 
                                     const size_t *end, float *o, const size_t o_row, const float *old,
                                     const float *fresh)
 {
+    size_t k = 0;
     tile_acc acc;
     tile_zero(rows, vecs, acc);
-    size_t k = tile_section(0, rows, vecs, a, a_row, &b, 0, end[0], acc);
-    if (rows > 1) k = tile_section(1, rows, vecs, a, a_row, &b, k, end[1], acc);
-    if (rows > 2) k = tile_section(2, rows, vecs, a, a_row, &b, k, end[2], acc);
-    if (rows > 3) k = tile_section(3, rows, vecs, a, a_row, &b, k, end[3], acc);
-    if (rows > 4) k = tile_section(4, rows, vecs, a, a_row, &b, k, end[4], acc);
-    if (rows > 5) k = tile_section(5, rows, vecs, a, a_row, &b, k, end[5], acc);
-    if (rows > 6) k = tile_section(6, rows, vecs, a, a_row, &b, k, end[6], acc);
-    if (rows > 7) k = tile_section(7, rows, vecs, a, a_row, &b, k, end[7], acc);
-    row_fold(vecs, acc[0], o, old, fresh);
-    if (rows > 1) row_fold(vecs, acc[1], o + o_row, old + 1, fresh + 1);
-    if (rows > 2) row_fold(vecs, acc[2], o + 2 * o_row, old + 2, fresh + 2);
-    if (rows > 3) row_fold(vecs, acc[3], o + 3 * o_row, old + 3, fresh + 3);
-    if (rows > 4) row_fold(vecs, acc[4], o + 4 * o_row, old + 4, fresh + 4);
-    if (rows > 5) row_fold(vecs, acc[5], o + 5 * o_row, old + 5, fresh + 5);
-    if (rows > 6) row_fold(vecs, acc[6], o + 6 * o_row, old + 6, fresh + 6);
-    if (rows > 7) row_fold(vecs, acc[7], o + 7 * o_row, old + 7, fresh + 7);
+#define DO(r)                                                                                                          \
+    if (r < rows) k = tile_section(r, rows, vecs, a, a_row, &b, k, end[r], acc);
+    EACH_ROW(DO)
+#undef DO
+#define DO(r)                                                                                                          \
+    if (r < rows) row_fold(vecs, acc[r], o + r * o_row, old + r, fresh + r);
+    EACH_ROW(DO)
+#undef DO
 }
 
 #endif

@@ -20,7 +20,7 @@
 
 const struct tril_kernels tril_kernels_avx512 = {
     .name = "avx512",
-    .blocking = {.lanes = V_LANES, .tile_rows = TILE_ROWS, .task_rows = 192},
+    .blocking = {.lanes = V_LANES, .tile_rows = TILE_ROWS, .task_rows = 768},
     .attend = attend_task,
     .weights = weights_task,
     .exp2 = exp2_array,
