@@ -1,0 +1,32 @@
+/* The machine's peaks, measured where they are needed: a burst of f32 fma that lives in registers alone, and a read of
+ * memory that does nothing else.
+ *
+ * A neighbour on the same physical core halves every figure without warning. So a measurement is quoted as a share of
+ * a probe taken just before and just after it, and a repetition whose probes are slow is not counted. */
+#ifndef TRIL_BENCH_PROBE_H
+#define TRIL_BENCH_PROBE_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The f32 peak of this core now, in GFLOP/s (a fused multiply-add is two operations), over a burst of about 0.1 ms with
+ * the widest units that this machine can run. */
+double probe_gflops(void);
+
+/* Which units those are: "avx512", "avx2", "sse", "neon" or "c". Static. */
+const char *probe_name(void);
+
+/* Reads `bytes` bytes once, in ascending order, as fast as this machine's widest loads can: the memory's peak. `bytes`
+ * is rounded down to a multiple of 512. Results go nowhere. */
+void probe_read(const void *data, size_t bytes);
+
+/* Seconds on a clock that never goes back. */
+double probe_seconds(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
