@@ -1,0 +1,32 @@
+/* Attention of one row in double, straight from the definition, and the bound that docs/contract.md puts on a float
+ * result: |O - O*| <= u A (48 + 2 S + n / 8192), with u = 2^-24, A = sum p |v|, S = the largest |scale| sum |q k|, and
+ * n visible keys. It counts on the roundings of many scores evening out. A single weight, or an output that one or two
+ * large scores decide, has no such help: the D roundings of a score walk sqrt(D) steps away from it, and the wide bound
+ * has (2 + 2 sqrt(D)) S. */
+#ifndef REFERENCE_H
+#define REFERENCE_H
+
+#include "tril.h"
+
+struct reference {
+    double *weights;   /* [kv_len]; the visible ones are set */
+    double *out;       /* [v_dim] */
+    double *magnitude; /* [v_dim]: A */
+    double factor;     /* u (48 + 2 S + n / 8192) */
+    double wide;       /* u (48 + (2 + 2 sqrt(D)) S + n / 8192) */
+    int64_t visible;
+};
+
+/* Room for the rows of a call with at most `keys` keys. */
+struct reference reference_new(int64_t keys, int64_t v_dim);
+void reference_free(struct reference *r);
+
+/* Row `query` (counted in the sequence) of query head `head`; without `values` the weights alone. */
+void reference_row(struct reference *r, const tril_attention *call, const tril_seq *seq, int64_t query, int64_t head,
+                   int values);
+
+/* |got - wanted|, less 2^-126, which exp2 may flush to 0, in units of factor * magnitude. Infinite where one of the two
+ * is finite and the other is not; 0 where neither is. */
+double reference_error(float got, double wanted, double magnitude, double factor);
+
+#endif
