@@ -52,6 +52,7 @@ static inline float *tril_out_row(const tril_out *x, int64_t token, int64_t head
 static inline float *tril_weights_row(const tril_weights_out *to, const struct tril_task *task, int64_t query,
                                       int64_t head)
 {
+    if (to->data == NULL) return NULL; /* no row has a column */
     char *p = (char *)to->data + head * to->head_stride;
     if (to->form == TRIL_WEIGHTS_DENSE) return (float *)(void *)(p + (task->seq->q_first + query) * to->row_stride);
     return (float *)(void *)p + task->packed + tril_packed_offset(task->seq, query);

@@ -26,8 +26,8 @@ static void attend_close(const struct tril_job *job, const struct row_place *row
 }
 
 /* Rows r ... r+n-1 of the task against one packed block; those that see no later block are closed. */
-static void attend_rows(const struct tril_job *job, const struct tril_task *task, const struct block *block, size_t r,
-                        int n, float *ws)
+static void attend_rows(const struct tril_job *job, const struct tril_task *task, const struct block *block,
+                        struct tile_b values, size_t r, int n, float *ws)
 {
     const struct tril_plan *plan = job->plan;
     const tril_attention *call = job->call;
@@ -49,7 +49,7 @@ static void attend_rows(const struct tril_job *job, const struct tril_task *task
     for (int i = 0; i < n; i++)
         sum[i] = softmax_exp(true, s + i * TRIL_SCORE_ROW, (int)end[i], max[i]);
     softmax_fold(n, row_max, row_sum, max, sum, old, fresh);
-    block_fold(job, n, ws, end, o, old, fresh);
+    block_fold(job, n, ws, end, values, o, old, fresh);
     for (int i = 0; i < n; i++) {
         const struct row_place row = row_at(job, task, r + (size_t)i);
         if (block_is_last(block, &row)) attend_close(job, &row, o + i * plan->v_row, row_max[i], row_sum[i]);
@@ -59,7 +59,6 @@ static void attend_rows(const struct tril_job *job, const struct tril_task *task
 static void attend_task(const struct tril_job *job, const struct tril_task *task, float *ws)
 {
     const struct tril_plan *plan = job->plan;
-    const tril_attention *call = job->call;
     const size_t rows = (size_t)(task->queries * plan->group), seeing = block_at(job, task, 0).first_row;
 
     block_begin(rows, ws + plan->row_max, ws + plan->row_sum);
@@ -71,13 +70,11 @@ static void attend_task(const struct tril_job *job, const struct tril_task *task
     for (int64_t first = 0; first < task->keys; first += TRIL_KEY_BLOCK) {
         const struct block block = block_at(job, task, first);
         pack_keys(job, task, first, block.keys, ws + plan->k);
-        pack_values(job, task, first, block.keys, ws + plan->v);
+        const struct tile_b values = block_values(job, task, first, block.keys, ws);
         for (size_t r = block.first_row; r < rows; r += TILE_ROWS) {
             const int n = rows - r < TILE_ROWS ? (int)(rows - r) : TILE_ROWS;
             if (first == 0) pack_queries(job, task, r, n, rows, ws + plan->q);
-            pack_ahead(&call->k, task, call->qk_dim, first + TRIL_KEY_BLOCK, r, n, rows);
-            pack_ahead(&call->v, task, call->v_dim, first + TRIL_KEY_BLOCK, r, n, rows);
-            attend_rows(job, task, &block, r, n, ws);
+            attend_rows(job, task, &block, values, r, n, ws);
         }
     }
 }

@@ -113,17 +113,4 @@ static void pack_values(const struct tril_job *job, const struct tril_task *task
     }
 }
 
-/* Rows of keys or values that the next block will pack, asked for while this one computes: they lie a token's stride
- * apart and come from far away, and packing them cold would leave the fma units idle. Of the block from `first` on, the
- * share of rows r ... r + n - 1 of the task's; only rows that will be read are asked for. */
-static void pack_ahead(const tril_tensor *x, const struct tril_task *task, int dims, int64_t first, size_t r, int n,
-                       size_t rows)
-{
-    const int64_t left = task->keys - first, keys = left < TRIL_KEY_BLOCK ? left : TRIL_KEY_BLOCK;
-    const int64_t end = keys * ((int64_t)r + n) / (int64_t)rows;
-    for (int64_t key = keys * (int64_t)r / (int64_t)rows; key < end; key++) {
-        ask_to_read(tril_row(x, task->seq->kv_first + first + key, task->head), dims);
-    }
-}
-
 #endif

@@ -37,6 +37,7 @@ struct tile_b {
     size_t k_stride, panel_stride;
 };
 
+/* Vector j at the current k. */
 static ALWAYS_INLINE const float *tile_b_at(const struct tile_b *b, const int j)
 {
     return b->data + (size_t)(j * V_LANES / PANEL) * b->panel_stride + (size_t)(j * V_LANES % PANEL);

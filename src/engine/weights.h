@@ -93,7 +93,6 @@ static void weights_rows(const struct tril_job *job, const struct tril_task *tas
 static void weights_task(const struct tril_job *job, const struct tril_task *task, float *ws)
 {
     const struct tril_plan *plan = job->plan;
-    const tril_tensor *k = &job->call->k;
     const size_t rows = (size_t)(task->queries * plan->group), seeing = block_at(job, task, 0).first_row;
 
     block_begin(rows, ws + plan->row_max, ws + plan->row_sum);
@@ -107,7 +106,6 @@ static void weights_task(const struct tril_job *job, const struct tril_task *tas
         for (size_t r = block.first_row; r < rows; r += TILE_ROWS) {
             const int n = rows - r < TILE_ROWS ? (int)(rows - r) : TILE_ROWS;
             if (first == 0) pack_queries(job, task, r, n, rows, ws + plan->q);
-            pack_ahead(k, task, job->call->qk_dim, first + TRIL_KEY_BLOCK, r, n, rows);
             weights_rows(job, task, &block, r, n, ws);
         }
     }
