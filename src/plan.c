@@ -47,7 +47,7 @@ void tril_plan_make(struct tril_plan *plan, const tril_attention *call, const st
     const int64_t rows = plan->positions * plan->group;
     size_t at = 0;
     plan->q = place(&at, rows * call->qk_dim);
-    plan->k = place(&at, (int64_t)TRIL_KEY_BLOCK * call->qk_dim);
+    plan->k = place(&at, (int64_t)TRIL_RUN_BLOCKS * TRIL_KEY_BLOCK * call->qk_dim);
     plan->v = place(&at, plan->v_row / TRIL_PANEL * (int64_t)plan->v_panel);
     plan->s = place(&at, (int64_t)blocking->tile_rows * TRIL_SCORE_ROW);
     plan->o = place(&at, rows * plan->v_row);

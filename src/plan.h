@@ -13,9 +13,11 @@ struct tril_blocking {
     int task_rows; /* query rows of a task: all of them share one packing of a K/V block */
 };
 
-/* A row of the score buffer, in floats: a block of keys and a step to the side, so that rows do not share cache sets.
+/* tril_weights packs this many blocks of keys at once, so that rows up to that long are computed in the workspace and
+ * written once. A row of the score buffer holds as many, and a step to the side, so that rows do not share cache sets.
  */
-#define TRIL_SCORE_ROW (TRIL_KEY_BLOCK + 16)
+#define TRIL_RUN_BLOCKS 4
+#define TRIL_SCORE_ROW  (TRIL_RUN_BLOCKS * TRIL_KEY_BLOCK + 16)
 
 /* Packed panels are 16 columns wide on every tier; a packed value row is padded to whole panels. */
 #define TRIL_PANEL 16
@@ -26,9 +28,9 @@ struct tril_plan {
     int64_t v_row;     /* v_dim rounded up to whole panels, in floats */
     /* The workspace of one thread: offsets in floats from its 64-byte aligned start. */
     size_t q;                /* [row][qk_dim]: packed queries */
-    size_t k;                /* [key/16][qk_dim][16]: one packed block of keys */
+    size_t k;                /* [key/16][qk_dim][16]: a packed run of keys; tril_attend uses one block of it */
     size_t v, v_panel;       /* [v_row/16], v_panel floats apart, of [key][16]: one packed block of values */
-    size_t s;                /* [tile_rows][TRIL_SCORE_ROW]: scores, then weights, of one block */
+    size_t s;                /* [tile_rows][TRIL_SCORE_ROW]: scores, then weights */
     size_t o;                /* [row][v_row]: the output before the division */
     size_t row_max, row_sum; /* [row] */
     size_t bytes;            /* of the whole, with the room to align its start */

@@ -43,7 +43,7 @@ static void attend_rows(const struct tril_job *job, const struct tril_task *task
         const struct row_place row = row_at(job, task, r + (size_t)i);
         if (block_is_last(block, &row)) ask_to_write(tril_out_row(&call->out, row.token, row.head), call->v_dim);
     }
-    block_scores(job, r, n, end, ws);
+    block_scores(job, block, r, n, end, ws, s);
     for (int i = 0; i < n; i++)
         max[i] = softmax_scale(s + i * TRIL_SCORE_ROW, (int)end[i], job->log2_scale);
     for (int i = 0; i < n; i++)
@@ -59,7 +59,7 @@ static void attend_rows(const struct tril_job *job, const struct tril_task *task
 static void attend_task(const struct tril_job *job, const struct tril_task *task, float *ws)
 {
     const struct tril_plan *plan = job->plan;
-    const size_t rows = (size_t)(task->queries * plan->group), seeing = block_at(job, task, 0).first_row;
+    const size_t rows = (size_t)(task->queries * plan->group), seeing = block_at(job, task, 0, NULL).first_row;
 
     block_begin(rows, ws + plan->row_max, ws + plan->row_sum);
     memset(ws + plan->o, 0, (size_t)plan->v_row * sizeof(float));
@@ -68,7 +68,7 @@ static void attend_task(const struct tril_job *job, const struct tril_task *task
         attend_close(job, &row, ws + plan->o, MINUS_INF, 0.0f);
     }
     for (int64_t first = 0; first < task->keys; first += TRIL_KEY_BLOCK) {
-        const struct block block = block_at(job, task, first);
+        const struct block block = block_at(job, task, first, ws + plan->k);
         pack_keys(job, task, first, block.keys, ws + plan->k);
         const struct tile_b values = block_values(job, task, first, block.keys, ws);
         for (size_t r = block.first_row; r < rows; r += TILE_ROWS) {

@@ -7,15 +7,18 @@
 #include "tile.h"
 
 struct block {
-    int keys;         /* that the task's last row sees in it */
-    size_t first_row; /* of the task that sees any of it */
-    int64_t offset;   /* the position of the task's first query, counted from the block's first key */
+    const float *packed; /* its keys, [key/16][qk_dim][16] */
+    int keys;            /* that the task's last row sees in it */
+    size_t first_row;    /* of the task that sees any of it */
+    int64_t offset;      /* the position of the task's first query, counted from the block's first key */
 };
 
-static struct block block_at(const struct tril_job *job, const struct tril_task *task, int64_t first)
+static struct block block_at(const struct tril_job *job, const struct tril_task *task, int64_t first,
+                             const float *packed)
 {
     const int64_t left = task->keys - first, offset = task->position - first;
     return (struct block){
+        .packed = packed,
         .keys = left < TRIL_KEY_BLOCK ? (int)left : TRIL_KEY_BLOCK,
         .first_row = offset < 0 ? (size_t)(-offset * job->plan->group) : 0,
         .offset = offset,
@@ -141,17 +144,17 @@ static void block_ends(const struct tril_job *job, const struct block *block, si
     }
 }
 
-/* Scores of the same rows into the score buffer, up to the last row's last visible key. */
-static void block_scores(const struct tril_job *job, size_t r, int n, const size_t *end, float *ws)
+/* Scores of the same rows, up to the last row's last visible key, into rows of TRIL_SCORE_ROW. */
+static void block_scores(const struct tril_job *job, const struct block *block, size_t r, int n, const size_t *end,
+                         const float *ws, float *s)
 {
-    const struct tril_plan *plan = job->plan;
     const size_t dims = (size_t)job->call->qk_dim;
-    const struct tile_b keys = {ws + plan->k, PANEL, PANEL * dims};
+    const struct tile_b keys = {block->packed, PANEL, PANEL * dims};
     const int vecs = ((int)end[n - 1] + V_LANES - 1) / V_LANES;
     for (int j = 0; j < vecs;) {
         const int width = tile_width(vecs - j);
         const struct tile_b b = {tile_b_at(&keys, j), keys.k_stride, keys.panel_stride};
-        scores_by_vecs[width - 1](n, ws + plan->q + r * dims, dims, b, ws + plan->s + j * V_LANES);
+        scores_by_vecs[width - 1](n, ws + job->plan->q + r * dims, dims, b, s + j * V_LANES);
         j += width;
     }
 }

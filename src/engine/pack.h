@@ -65,7 +65,7 @@ static ALWAYS_INLINE void pack_square(const char *from, const int64_t stride, co
     }
 }
 
-/* Keys first ... first + n - 1 of the task, n <= TRIL_KEY_BLOCK. */
+/* Keys first ... first + n - 1 of the task. */
 static void pack_keys(const struct tril_job *job, const struct tril_task *task, int64_t first, int n, float *to)
 {
     const tril_tensor *k = &job->call->k;

@@ -1,18 +1,26 @@
-/* A task of tril_weights: its rows of A. Two walks over a row, because a weight needs the final maximum and sum: first
- * t goes to the row's place in the result, block by block, then it becomes exp2(t - max) / sum there. */
+/* A task of tril_weights: its rows of A. A weight needs the row's final maximum and sum, so t is kept until they are
+ * known: in the score buffer for a run of blocks, and for longer rows, run by run, in the row's place in the result.
+ * Then it becomes exp2(t - max) / sum.
+ *
+ * A matrix of weights is larger than any cache, and writing it costs as much as a good part of the arithmetic, so a row
+ * that fits a run is written once, front to back.
+ */
 #ifndef TRIL_ENGINE_WEIGHTS_H
 #define TRIL_ENGINE_WEIGHTS_H
 
 #include "block.h"
 
-/* `vecs` vectors of a row, of which the first n lanes are real. */
-static ALWAYS_INLINE void weights_finish_run(const int vecs, float *row, const int n, const vf base, const vf sum)
+#define RUN_KEYS (TRIL_RUN_BLOCKS * TRIL_KEY_BLOCK)
+
+/* `vecs` vectors, of which the first n lanes are real. */
+static ALWAYS_INLINE void weights_finish_some(const int vecs, float *to, const float *t, const int n, const vf base,
+                                              const vf sum)
 {
     const bool whole = n == vecs * V_LANES;
     vf w[EXP2_VECS];
     UNROLL
     for (int u = 0; u < vecs; u++)
-        w[u] = v_sub(whole ? v_load(row + u * V_LANES) : v_load_part(row, n), base);
+        w[u] = v_sub(whole ? v_load(t + u * V_LANES) : v_load_part(t, n), base);
     exp2_vecs(vecs, w);
     UNROLL
     for (int u = 0; u < vecs; u++)
@@ -20,31 +28,22 @@ static ALWAYS_INLINE void weights_finish_run(const int vecs, float *row, const i
     UNROLL
     for (int u = 0; u < vecs; u++) {
         if (whole)
-            v_store(row + u * V_LANES, w[u]);
+            v_store(to + u * V_LANES, w[u]);
         else
-            v_store_part(row, n, w[u]);
+            v_store_part(to, n, w[u]);
     }
 }
 
-static void weights_finish(float *row, const int64_t visible, const int64_t columns, const float max, const float sum)
+/* The weights of n values of t; `to` may be `t`. */
+static void weights_finish(float *to, const float *t, const int64_t n, const float max, const float sum)
 {
     const vf base = v_ninf_to_zero(v_set1(max)), l = v_set1(sum == 0.0f ? 1.0f : sum);
     int64_t i = 0;
-    for (; i + EXP2_VECS * V_LANES <= visible; i += EXP2_VECS * V_LANES)
-        weights_finish_run(EXP2_VECS, row + i, EXP2_VECS * V_LANES, base, l);
-    for (; i + V_LANES <= visible; i += V_LANES)
-        weights_finish_run(1, row + i, V_LANES, base, l);
-    if (i < visible) weights_finish_run(1, row + i, (int)(visible - i), base, l);
-    if (visible < columns) memset(row + visible, 0, (size_t)(columns - visible) * sizeof(float));
-}
-
-/* Stores the n values of t that a row sees of a block. */
-static void weights_keep(float *to, const float *t, const int n)
-{
-    int i = 0;
+    for (; i + EXP2_VECS * V_LANES <= n; i += EXP2_VECS * V_LANES)
+        weights_finish_some(EXP2_VECS, to + i, t + i, EXP2_VECS * V_LANES, base, l);
     for (; i + V_LANES <= n; i += V_LANES)
-        v_store(to + i, v_load(t + i));
-    if (i < n) v_store_part(to + i, n - i, v_load(t + i));
+        weights_finish_some(1, to + i, t + i, V_LANES, base, l);
+    if (i < n) weights_finish_some(1, to + i, t + i, (int)(n - i), base, l);
 }
 
 static float *weights_at(const struct tril_job *job, const struct tril_task *task, const struct row_place *row)
@@ -52,61 +51,88 @@ static float *weights_at(const struct tril_job *job, const struct tril_task *tas
     return tril_weights_row(job->weights, task, task->query + row->query, row->head);
 }
 
+/* A row whose t lies in the result before column `first`, and in `t` from there on. */
 static void weights_close(const struct tril_job *job, const struct tril_task *task, const struct row_place *row,
-                          float max, float sum)
+                          int64_t first, const float *t, float max, float sum)
 {
     const int64_t visible = tril_visible(task->position + row->query);
-    const int64_t columns = job->weights->form == TRIL_WEIGHTS_DENSE ? task->seq->kv_len : visible;
-    weights_finish(weights_at(job, task, row), visible, columns, max, sum);
+    float *to = weights_at(job, task, row);
+    if (visible > 0) {
+        weights_finish(to, to, first, max, sum);
+        weights_finish(to + first, t, visible - first, max, sum);
+    }
+    if (job->weights->form == TRIL_WEIGHTS_DENSE)
+        memset(to + visible, 0, (size_t)(task->seq->kv_len - visible) * sizeof(float));
     tril_store_statistics(job->call, row->token, row->head, max, sum);
 }
 
-/* Rows r ... r+n-1 of the task against one packed block; those that see no later block are closed. */
-static void weights_rows(const struct tril_job *job, const struct tril_task *task, const struct block *block, size_t r,
-                         int n, float *ws)
+/* t and the running statistics of rows r ... r+n-1 of the task against one packed block. */
+static void weights_block(const struct tril_job *job, const struct block *block, size_t r, int n, float *ws, float *s)
 {
-    const int64_t first = task->position - block->offset;
-    float *s = ws + job->plan->s, *row_max = ws + job->plan->row_max + r, *row_sum = ws + job->plan->row_sum + r;
     size_t end[TILE_ROWS] = {0};
-    float *to[TILE_ROWS], max[TILE_ROWS], sum[TILE_ROWS], old[TILE_ROWS], fresh[TILE_ROWS];
+    float max[TILE_ROWS], sum[TILE_ROWS], old[TILE_ROWS], fresh[TILE_ROWS];
 
     block_ends(job, block, r, n, end);
-    for (int i = 0; i < n; i++) {
-        const struct row_place row = row_at(job, task, r + (size_t)i);
-        to[i] = weights_at(job, task, &row) + first;
-        ask_to_write(to[i], (int64_t)end[i]); /* a burst of stores to lines far away would stop the core */
-    }
-    block_scores(job, r, n, end, ws);
+    block_scores(job, block, r, n, end, ws, s);
     for (int i = 0; i < n; i++)
         max[i] = softmax_scale(s + i * TRIL_SCORE_ROW, (int)end[i], job->log2_scale);
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++)
         sum[i] = softmax_exp(false, s + i * TRIL_SCORE_ROW, (int)end[i], max[i]);
-        weights_keep(to[i], s + i * TRIL_SCORE_ROW, (int)end[i]);
-    }
-    softmax_fold(n, row_max, row_sum, max, sum, old, fresh);
+    softmax_fold(n, ws + job->plan->row_max + r, ws + job->plan->row_sum + r, max, sum, old, fresh);
+}
+
+/* Rows r ... r+n-1 of the task against a packed run of blocks that begins at key `first`. */
+static void weights_rows(const struct tril_job *job, const struct tril_task *task, int64_t first, size_t r, int n,
+                         float *ws)
+{
+    const struct tril_plan *plan = job->plan;
+    float *s = ws + plan->s;
+    struct row_place row[TILE_ROWS];
+    int64_t visible[TILE_ROWS] = {0};
+
     for (int i = 0; i < n; i++) {
-        const struct row_place row = row_at(job, task, r + (size_t)i);
-        if (block_is_last(block, &row)) weights_close(job, task, &row, row_max[i], row_sum[i]);
+        row[i] = row_at(job, task, r + (size_t)i);
+        visible[i] = tril_visible(task->position + row[i].query);
+        /* stores to lines that nobody asked for would stop the core */
+        const int64_t here = visible[i] - first;
+        ask_to_write(weights_at(job, task, &row[i]) + first, here < RUN_KEYS ? here : RUN_KEYS);
+    }
+    for (int b = 0; b < TRIL_RUN_BLOCKS; b++) {
+        const int64_t at = first + b * TRIL_KEY_BLOCK;
+        int skip = 0; /* rows that see nothing of this block */
+        while (skip < n && visible[skip] <= at)
+            skip++;
+        if (skip == n) break;
+        const struct block block =
+            block_at(job, task, at, ws + plan->k + (size_t)(b * TRIL_KEY_BLOCK) * (size_t)job->call->qk_dim);
+        weights_block(job, &block, r + (size_t)skip, n - skip, ws, s + skip * TRIL_SCORE_ROW + b * TRIL_KEY_BLOCK);
+    }
+    for (int i = 0; i < n; i++, s += TRIL_SCORE_ROW) {
+        const float max = ws[plan->row_max + r + (size_t)i], sum = ws[plan->row_sum + r + (size_t)i];
+        if (visible[i] <= first + RUN_KEYS)
+            weights_close(job, task, &row[i], first, s, max, sum);
+        else
+            memcpy(weights_at(job, task, &row[i]) + first, s, RUN_KEYS * sizeof(float));
     }
 }
 
 static void weights_task(const struct tril_job *job, const struct tril_task *task, float *ws)
 {
     const struct tril_plan *plan = job->plan;
-    const size_t rows = (size_t)(task->queries * plan->group), seeing = block_at(job, task, 0).first_row;
+    const size_t rows = (size_t)(task->queries * plan->group), seeing = block_at(job, task, 0, NULL).first_row;
 
     block_begin(rows, ws + plan->row_max, ws + plan->row_sum);
     for (size_t r = 0; r < rows && r < seeing; r++) { /* these rows see no key at all */
         const struct row_place row = row_at(job, task, r);
-        weights_close(job, task, &row, MINUS_INF, 0.0f);
+        weights_close(job, task, &row, 0, NULL, MINUS_INF, 0.0f);
     }
-    for (int64_t first = 0; first < task->keys; first += TRIL_KEY_BLOCK) {
-        const struct block block = block_at(job, task, first);
-        pack_keys(job, task, first, block.keys, ws + plan->k);
-        for (size_t r = block.first_row; r < rows; r += TILE_ROWS) {
+    for (int64_t first = 0; first < task->keys; first += RUN_KEYS) {
+        const int64_t left = task->keys - first;
+        pack_keys(job, task, first, left < RUN_KEYS ? (int)left : RUN_KEYS, ws + plan->k);
+        for (size_t r = block_at(job, task, first, NULL).first_row; r < rows; r += TILE_ROWS) {
             const int n = rows - r < TILE_ROWS ? (int)(rows - r) : TILE_ROWS;
             if (first == 0) pack_queries(job, task, r, n, rows, ws + plan->q);
-            weights_rows(job, task, &block, r, n, ws);
+            weights_rows(job, task, first, r, n, ws);
         }
     }
 }
