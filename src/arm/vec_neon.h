@@ -41,6 +41,13 @@ static ALWAYS_INLINE void v_store(float *p, vf v)
     vst1q_f32(p, v);
 }
 
+static ALWAYS_INLINE void v_stream(float *p, vf v)
+{
+    vst1q_f32(p, v);
+}
+
+static ALWAYS_INLINE void v_stream_end(void) {}
+
 static ALWAYS_INLINE vf v_load_part(const float *p, int n)
 {
     float t[4] = {0.0f, 0.0f, 0.0f, 0.0f};

@@ -8,6 +8,8 @@
  *   v_load(p) v_store(p, v)                 no alignment asked for
  *   v_load_part(p, n) v_store_part(p, n, v) the first n lanes, 0 <= n <= V_LANES: the rest loads as +0, is not stored;
  *                                           nothing at or past p + n is touched
+ *   v_stream(p, v) v_stream_end()           like v_store, p a multiple of the vector's size; past the caches where the
+ *                                           instruction set can. Others see it after v_stream_end()
  *   v_keep(v, n, fill)                      lane i: v if i < n, else fill; 0 <= n <= V_LANES
  *   v_add v_sub v_mul v_div                 rounded once
  *   v_fma(a, b, c)                          a * b + c, rounded once

@@ -12,38 +12,83 @@
 
 #define RUN_KEYS (TRIL_RUN_BLOCKS * TRIL_KEY_BLOCK)
 
-/* `vecs` vectors, of which the first n lanes are real. */
-static ALWAYS_INLINE void weights_finish_some(const int vecs, float *to, const float *t, const int n, const vf base,
-                                              const vf sum)
+/* Results of this size and more go past the caches: they would not stay there, and a line that is written whole need
+ * not be read first. */
+#define STREAM_BYTES (4 << 20)
+
+static ALWAYS_INLINE void weights_store(const bool stream, float *to, const vf w)
 {
-    const bool whole = n == vecs * V_LANES;
+    if (stream)
+        v_stream(to, w);
+    else
+        v_store(to, w);
+}
+
+/* The weights of `vecs` vectors of t; `to` may be `t`. */
+static ALWAYS_INLINE void weights_finish_vecs(const int vecs, const bool stream, float *to, const float *t,
+                                              const vf base, const vf sum)
+{
     vf w[EXP2_VECS];
     UNROLL
     for (int u = 0; u < vecs; u++)
-        w[u] = v_sub(whole ? v_load(t + u * V_LANES) : v_load_part(t, n), base);
+        w[u] = v_sub(v_load(t + u * V_LANES), base);
     exp2_vecs(vecs, w);
     UNROLL
     for (int u = 0; u < vecs; u++)
-        w[u] = v_div(w[u], sum);
-    UNROLL
-    for (int u = 0; u < vecs; u++) {
-        if (whole)
-            v_store(to + u * V_LANES, w[u]);
-        else
-            v_store_part(to, n, w[u]);
-    }
+        weights_store(stream, to + u * V_LANES, v_div(w[u], sum));
+}
+
+static ALWAYS_INLINE void weights_finish_part(float *to, const float *t, int n, const vf base, const vf sum)
+{
+    v_store_part(to, n, v_div(exp2_vec(v_sub(v_load_part(t, n), base)), sum));
+}
+
+/* How many floats, n at most, until `to` is aligned to a vector. */
+static ALWAYS_INLINE int64_t until_aligned(const float *to, int64_t n)
+{
+    const int64_t head = (int64_t)((0 - (uintptr_t)to) / sizeof(float) % V_LANES);
+    return head < n ? head : n;
+}
+
+static ALWAYS_INLINE void weights_finish_as(const bool stream, float *to, const float *t, const int64_t n,
+                                            const vf base, const vf sum)
+{
+    int64_t i = stream ? until_aligned(to, n) : 0;
+    if (i > 0) weights_finish_part(to, t, (int)i, base, sum);
+    for (; i + EXP2_VECS * V_LANES <= n; i += EXP2_VECS * V_LANES)
+        weights_finish_vecs(EXP2_VECS, stream, to + i, t + i, base, sum);
+    for (; i + V_LANES <= n; i += V_LANES)
+        weights_finish_vecs(1, stream, to + i, t + i, base, sum);
+    if (i < n) weights_finish_part(to + i, t + i, (int)(n - i), base, sum);
 }
 
 /* The weights of n values of t; `to` may be `t`. */
-static void weights_finish(float *to, const float *t, const int64_t n, const float max, const float sum)
+static void weights_finish(bool stream, float *to, const float *t, int64_t n, float max, float sum)
 {
     const vf base = v_ninf_to_zero(v_set1(max)), l = v_set1(sum == 0.0f ? 1.0f : sum);
-    int64_t i = 0;
-    for (; i + EXP2_VECS * V_LANES <= n; i += EXP2_VECS * V_LANES)
-        weights_finish_some(EXP2_VECS, to + i, t + i, EXP2_VECS * V_LANES, base, l);
+    if (stream)
+        weights_finish_as(true, to, t, n, base, l);
+    else
+        weights_finish_as(false, to, t, n, base, l);
+}
+
+static void weights_zero(bool stream, float *to, int64_t n)
+{
+    if (!stream) {
+        memset(to, 0, (size_t)n * sizeof(float));
+        return;
+    }
+    int64_t i = until_aligned(to, n);
+    v_store_part(to, (int)i, v_zero());
     for (; i + V_LANES <= n; i += V_LANES)
-        weights_finish_some(1, to + i, t + i, V_LANES, base, l);
-    if (i < n) weights_finish_some(1, to + i, t + i, (int)(n - i), base, l);
+        v_stream(to + i, v_zero());
+    v_store_part(to + i, (int)(n - i), v_zero());
+}
+
+/* Whether the sequence's weights are too many for the caches. */
+static bool weights_stream(const struct tril_job *job, const struct tril_task *task)
+{
+    return job->call->q_heads * task->seq->q_len >= STREAM_BYTES / (int64_t)sizeof(float) / (task->seq->kv_len + 1);
 }
 
 static float *weights_at(const struct tril_job *job, const struct tril_task *task, const struct row_place *row)
@@ -57,12 +102,12 @@ static void weights_close(const struct tril_job *job, const struct tril_task *ta
 {
     const int64_t visible = tril_visible(task->position + row->query);
     float *to = weights_at(job, task, row);
+    const bool stream = weights_stream(job, task);
     if (visible > 0) {
-        weights_finish(to, to, first, max, sum);
-        weights_finish(to + first, t, visible - first, max, sum);
+        weights_finish(false, to, to, first, max, sum);
+        weights_finish(stream, to + first, t, visible - first, max, sum);
     }
-    if (job->weights->form == TRIL_WEIGHTS_DENSE)
-        memset(to + visible, 0, (size_t)(task->seq->kv_len - visible) * sizeof(float));
+    if (job->weights->form == TRIL_WEIGHTS_DENSE) weights_zero(stream, to + visible, task->seq->kv_len - visible);
     tril_store_statistics(job->call, row->token, row->head, max, sum);
 }
 
@@ -89,13 +134,15 @@ static void weights_rows(const struct tril_job *job, const struct tril_task *tas
     float *s = ws + plan->s;
     struct row_place row[TILE_ROWS];
     int64_t visible[TILE_ROWS] = {0};
+    const bool stream = weights_stream(job, task);
 
     for (int i = 0; i < n; i++) {
         row[i] = row_at(job, task, r + (size_t)i);
         visible[i] = tril_visible(task->position + row[i].query);
         /* stores to lines that nobody asked for would stop the core */
         const int64_t here = visible[i] - first;
-        ask_to_write(weights_at(job, task, &row[i]) + first, here < RUN_KEYS ? here : RUN_KEYS);
+        if (!stream || here > RUN_KEYS)
+            ask_to_write(weights_at(job, task, &row[i]) + first, here < RUN_KEYS ? here : RUN_KEYS);
     }
     for (int b = 0; b < TRIL_RUN_BLOCKS; b++) {
         const int64_t at = first + b * TRIL_KEY_BLOCK;
@@ -135,6 +182,7 @@ static void weights_task(const struct tril_job *job, const struct tril_task *tas
             weights_rows(job, task, first, r, n, ws);
         }
     }
+    if (weights_stream(job, task)) v_stream_end();
 }
 
 #endif

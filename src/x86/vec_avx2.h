@@ -33,6 +33,16 @@ static ALWAYS_INLINE void v_store(float *p, vf v)
     _mm256_storeu_ps(p, v);
 }
 
+static ALWAYS_INLINE void v_stream(float *p, vf v)
+{
+    _mm256_stream_ps(p, v);
+}
+
+static ALWAYS_INLINE void v_stream_end(void)
+{
+    _mm_sfence();
+}
+
 static ALWAYS_INLINE __m256i v_first(int n)
 {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));

@@ -33,6 +33,16 @@ static ALWAYS_INLINE void v_store(float *p, vf v)
     _mm512_storeu_ps(p, v);
 }
 
+static ALWAYS_INLINE void v_stream(float *p, vf v)
+{
+    _mm512_stream_ps(p, v);
+}
+
+static ALWAYS_INLINE void v_stream_end(void)
+{
+    _mm_sfence();
+}
+
 static ALWAYS_INLINE __mmask16 v_first(int n)
 {
     return (__mmask16)((1u << n) - 1u);
