@@ -6,7 +6,7 @@
  *
  * A is the lower-triangular weight matrix: its row i is the probability distribution of token i over itself and the
  * tokens before it, and zero above the diagonal. The library asks nothing of its host: it starts no thread, allocates
- * nothing, prints nothing, never aborts and leaves the floating-point environment alone.
+ * nothing, prints nothing, never aborts and changes no floating-point control state (rounding, traps, flush-to-zero).
  *
  * One answer. In math mode TRIL_MATH_F32 the bits of a result row depend on its query, its visible keys and values and
  * the scale alone: not on the instruction set, the number of threads, the batch, the chunking of the prompt, strides or
@@ -130,10 +130,10 @@ typedef struct tril_out {
  * and of a single new token (q_len == 1) alike. A query before position 0 (kv_len < q_len) sees no key; its result
  * is 0. */
 typedef struct tril_seq {
-    int64_t q_first;  /* its first row in q, out and the row statistics, >= 0 */
+    int64_t q_first;  /* its first row in q, out and the row statistics, 0 ... 2^47 (OVERFLOW above) */
     int64_t q_len;    /* queries, 0 ... 2^31 - 1; 0 is nothing to do */
     int64_t kv_len;   /* keys, 0 ... 2^31 - 1, the new ones included; 0 gives zeros */
-    int64_t kv_first; /* the first token of its keys in k and v, >= 0; unused with blocks */
+    int64_t kv_first; /* the first token of its keys in k and v, 0 ... 2^47; unused with blocks */
     /* not built yet: all 0 */
     const int32_t *blocks; /* its block table (paged K/V): token t is in block blocks[t / block_tokens] */
     int64_t prefix;        /* its first positions that see each other both ways */
@@ -167,7 +167,7 @@ typedef struct tril_attention {
     int64_t n_seqs;       /* 0 ... 2^31 - 1; 0 is nothing to do */
     int64_t block_tokens; /* paged K/V: tokens in a block; not built yet, 0 */
 
-    float scale; /* of the scores; 0 means 1 / sqrt(qk_dim). Finite. */
+    float scale; /* of the scores; 0 means 1 / sqrt(qk_dim). scale * log2(e) must be finite in f32. */
 
     /* not built yet: all 0 */
     float softcap;                       /* s becomes softcap * tanh(s / softcap) */
@@ -196,8 +196,8 @@ typedef struct tril_weights_out {
     size_t struct_size;  /* sizeof(tril_weights_out) */
     void *data;          /* element (head 0, row 0, column 0) */
     int64_t bytes;       /* extent; nothing at or past data + bytes is touched, nor any padding between rows */
-    int64_t head_stride; /* bytes from a query head's matrix to the next, at least one matrix */
-    int64_t row_stride;  /* bytes from a row to the next, at least the longest kv_len; DENSE only, else 0 */
+    int64_t head_stride; /* bytes from a query head's matrix to the next; rows of two heads must not overlap */
+    int64_t row_stride;  /* bytes from a row to the next, at least 4 times the longest kv_len; DENSE only, else 0 */
     int64_t last_rows;   /* COLUMN_SUMS only, else 0; not built yet */
     tril_weights_form form;
     tril_dtype dtype; /* TRIL_F32 */
@@ -208,11 +208,12 @@ typedef struct tril_weights_out {
  * log2(row_sum)). The blockwise softmax follows Milakov and Gimelshein, "Online normalizer calculation for softmax"
  * (2018), and Dao et al., "FlashAttention" (2022), with base-2 exponentials and each block's own maximum. */
 
-/* The bytes of workspace that `threads` threads together need for this call by tril_attend*() or tril_weights*(). Only
- * the sizes in `call` are read, and seqs; the tensors' pointers may still be null. The size depends on the tier in use
- * (ask again after tril_force_isa()), and never shrinks when lengths or the batch grow. v_dim may be 0 where only
- * weights are wanted. threads: 1 in this version, up to 256 when the team calls are built. Errors: NULL (call or
- * bytes), STRUCT, SHAPE, DTYPE, UNSUPPORTED; *bytes is then left alone. */
+/* The bytes of workspace that `threads` threads together need for this call by tril_attend*() or tril_weights*(). The
+ * tensors' pointers and extents are not looked at and may still be null; everything else of the call is checked as
+ * there. The size depends on the tier in use (ask again after tril_force_isa()), and never shrinks when lengths or the
+ * batch grow. v_dim may be 0 where only weights are wanted; v and out are then ignored.
+ * threads: 1 in this version, up to 256 when the team calls are built.
+ * Errors: NULL (call, bytes or seqs), STRUCT, SHAPE, DTYPE, PARAM, OVERFLOW, UNSUPPORTED; *bytes is then left alone. */
 TRIL_API tril_status tril_workspace(const tril_attention *call, int threads, size_t *bytes);
 
 /* O = softmax(scale * Q K^T + causal mask) V for every sequence of the call, on the calling thread alone, and the row
@@ -265,9 +266,9 @@ TRIL_API const char *tril_isa(void);
  * last. *usable, if not null, tells whether this machine can run it. The string is static. */
 TRIL_API const char *tril_isa_list(int index, int *usable);
 
-/* Uses exactly the tier `name` from now on; null returns to the choice made at load time. For tests and measurements.
- * Not to be called while another thread is in the library. Error: UNSUPPORTED if this build or this machine does not
- * have that tier; the one in use is then unchanged. */
+/* Uses exactly the tier `name` from now on; null chooses anew as at load time, from the machine and TRIL_ISA. For tests
+ * and measurements. Not to be called while another thread is in the library. Error: UNSUPPORTED if this build or this
+ * machine does not have that tier; the one in use is then unchanged. */
 TRIL_API tril_status tril_force_isa(const char *name);
 
 /* One line in English, without a final newline, for every status; "unknown status" for any other number. Static. */

@@ -29,6 +29,11 @@ static bool finite_f32(float x)
     return x - x == 0.0f;
 }
 
+static bool without_values(enum tril_operation operation)
+{
+    return operation == TRIL_WEIGHING || operation == TRIL_SIZING_WEIGHTS;
+}
+
 /* a * b + c, all >= 0 */
 static tril_status mul_add(int64_t a, int64_t b, int64_t c, int64_t *to)
 {
@@ -112,7 +117,7 @@ static bool overlap(const struct tril_region *a, const struct tril_region *b)
 static tril_status check_enums(const tril_attention *call, enum tril_operation operation)
 {
     const tril_tensor *in[] = {&call->q, &call->k, &call->v};
-    const int operands = operation == TRIL_WEIGHING ? 2 : 3;
+    const int operands = without_values(operation) ? 2 : 3;
     if ((unsigned)call->math >= TRIL_MATH_COUNT) return TRIL_ERR_DTYPE;
     for (int i = 0; i < operands; i++) {
         if ((unsigned)in[i]->dtype >= TRIL_DTYPE_COUNT || (unsigned)in[i]->layout >= TRIL_LAYOUT_COUNT)
@@ -121,14 +126,14 @@ static tril_status check_enums(const tril_attention *call, enum tril_operation o
         if (block_scaled && in[i] == &call->q) return TRIL_ERR_DTYPE;
         if (in[i]->layout == TRIL_PANELS && in[i] != &call->k) return TRIL_ERR_DTYPE;
     }
-    if (operation == TRIL_WEIGHING) return TRIL_OK;
+    if (without_values(operation)) return TRIL_OK;
     if ((unsigned)call->out.dtype > TRIL_BF16) return TRIL_ERR_DTYPE;
     return call->out.reserved != 0 ? TRIL_ERR_STRUCT : TRIL_OK;
 }
 
 static tril_status check_numbers(const tril_attention *call)
 {
-    if (!finite_f32(call->scale)) return TRIL_ERR_PARAM;
+    if (!finite_f32(tril_log2_scale(call->scale))) return TRIL_ERR_PARAM;
     if (!finite_f32(call->softcap) || call->softcap < 0.0f) return TRIL_ERR_PARAM;
     if (call->window < 0 || call->sink_tokens < 0) return TRIL_ERR_PARAM;
     return TRIL_OK;
@@ -139,8 +144,7 @@ static tril_status check_shape(const tril_attention *call, enum tril_operation o
     if (call->q_heads < 1 || call->q_heads > MAX_HEADS || call->kv_heads < 1) return TRIL_ERR_SHAPE;
     if (call->q_heads % call->kv_heads != 0) return TRIL_ERR_SHAPE;
     if (call->qk_dim < 1 || call->qk_dim > TRIL_MAX_HEAD_DIM) return TRIL_ERR_SHAPE;
-    const bool no_values = operation == TRIL_WEIGHING || (operation == TRIL_SIZING && call->v_dim == 0);
-    if (!no_values && (call->v_dim < 1 || call->v_dim > TRIL_MAX_HEAD_DIM)) return TRIL_ERR_SHAPE;
+    if (!without_values(operation) && (call->v_dim < 1 || call->v_dim > TRIL_MAX_HEAD_DIM)) return TRIL_ERR_SHAPE;
     if (call->n_seqs < 0 || call->n_seqs > INT32_MAX || call->block_tokens < 0) return TRIL_ERR_SHAPE;
     return TRIL_OK;
 }
@@ -149,7 +153,7 @@ static tril_status check_shape(const tril_attention *call, enum tril_operation o
 static bool unbuilt(const tril_attention *call, enum tril_operation operation)
 {
     const tril_tensor *in[] = {&call->q, &call->k, &call->v};
-    const int operands = operation == TRIL_WEIGHING ? 2 : 3;
+    const int operands = without_values(operation) ? 2 : 3;
     for (int i = 0; i < operands; i++) {
         const tril_tensor *x = in[i];
         if (x->dtype != TRIL_F32 || x->layout != TRIL_ROWS || x->block_stride != 0 || x->scales != NULL ||
@@ -157,7 +161,7 @@ static bool unbuilt(const tril_attention *call, enum tril_operation operation)
             x->scale_block_stride != 0)
             return true;
     }
-    if (operation != TRIL_WEIGHING && call->out.dtype != TRIL_F32) return true;
+    if (!without_values(operation) && call->out.dtype != TRIL_F32) return true;
     for (int64_t i = 0; i < call->n_seqs; i++) {
         const tril_seq *seq = &call->seqs[i];
         if (seq->blocks != NULL || seq->prefix != 0 || seq->key_begin != 0 || seq->key_end != 0) return true;
@@ -294,6 +298,8 @@ tril_status tril_check_call(const tril_attention *call, enum tril_operation oper
         if (to->last_rows < 0) return TRIL_ERR_SHAPE;
         checked->call.v_dim = 0;
     }
+    /* Sizing without values is for weights alone. */
+    if (operation == TRIL_SIZING && c->v_dim == 0) operation = TRIL_SIZING_WEIGHTS;
     TRY(check_enums(c, operation));
     TRY(check_numbers(c));
     TRY(check_shape(c, operation));
@@ -302,7 +308,7 @@ tril_status tril_check_call(const tril_attention *call, enum tril_operation oper
     if (operation == TRIL_WEIGHING &&
         (to->form == TRIL_WEIGHTS_COLUMN_SUMS || to->dtype != TRIL_F32 || to->last_rows != 0))
         return TRIL_ERR_UNSUPPORTED;
-    if (operation == TRIL_SIZING) return TRIL_OK;
+    if (operation == TRIL_SIZING || operation == TRIL_SIZING_WEIGHTS) return TRIL_OK;
 
     TRY(check_tensor(&c->q, checked->query_tokens, c->q_heads, c->qk_dim, false, checked));
     TRY(check_tensor(&c->k, key_tokens, c->kv_heads, c->qk_dim, true, checked));

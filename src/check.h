@@ -4,7 +4,7 @@
 
 #include "plan.h"
 
-enum tril_operation { TRIL_SIZING, TRIL_ATTENDING, TRIL_WEIGHING };
+enum tril_operation { TRIL_SIZING, TRIL_SIZING_WEIGHTS, TRIL_ATTENDING, TRIL_WEIGHING };
 
 /* Bytes that a call touches. Where they recur with a period (rows with other tensors' data between them), only the
  * first `width` of every `period` bytes; else period is 0. */
@@ -22,6 +22,12 @@ struct tril_checked {
     struct tril_region regions[8];
     int n_regions;
 };
+
+/* c = round(scale * log2 e); the one number that the checks and the run share. */
+static inline float tril_log2_scale(float scale)
+{
+    return (float)(scale * 1.4426950408889634);
+}
 
 tril_status tril_check_call(const tril_attention *call, enum tril_operation operation, const tril_weights_out *to,
                             struct tril_checked *checked);

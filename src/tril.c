@@ -17,7 +17,7 @@ static float one_over_root(int n)
 static float log2_scale(const tril_attention *call)
 {
     const float scale = call->scale == 0.0f ? one_over_root(call->qk_dim) : call->scale;
-    return (float)(scale * 1.4426950408889634); /* log2 e */
+    return tril_log2_scale(scale);
 }
 
 static float *aligned(void *workspace)
@@ -119,9 +119,9 @@ const char *tril_status_text(tril_status status)
         [TRIL_ERR_STRIDE] = "a stride is negative, or makes two elements share memory",
         [TRIL_ERR_EXTENT] = "a tensor's extent in bytes ends before its last element",
         [TRIL_ERR_ALIGN] = "a pointer or stride is not a multiple of the element's size",
-        [TRIL_ERR_ALIAS] = "an output overlaps an input, another output or the workspace",
+        [TRIL_ERR_ALIAS] = "an output or the workspace overlaps an input, another output or each other",
         [TRIL_ERR_DTYPE] = "a dtype, layout, math mode or form is unknown or not allowed for its operand",
-        [TRIL_ERR_PARAM] = "a number is NaN, infinite or out of its range, or a name is unknown",
+        [TRIL_ERR_PARAM] = "a number is NaN, infinite or out of its range",
         [TRIL_ERR_WORKSPACE] = "the workspace is null or too small",
         [TRIL_ERR_BLOCK_TABLE] = "a block number is negative or not below the number of blocks",
         [TRIL_ERR_UNSUPPORTED] = "not built yet, or not possible on this machine",

@@ -1,5 +1,5 @@
 /* 2^t for t <= 127 or NaN: t - rint(t) is exact, a polynomial of degree 6 whose constant term is exactly 1, then a
- * power of two. +0 below -126, so that no subnormal weight exists. NaN passes through.
+ * power of two. +0 below -126, so that no result is subnormal. NaN passes through.
  *
  * The coefficients are a relative minimax fit on [-1/2, 1/2] with f32 coefficients (Sollya's fpminimax): 3.7e-9, which
  * is 0.06 ulp; Horner in f32 makes it 1.02 ulp at worst. scalar.c has the same formula in its own words; the exhaustive

@@ -7,6 +7,8 @@
 #define SUM_VECS  (PANEL / V_LANES)
 #define MINUS_INF (-__builtin_inff())
 
+_Static_assert(EXP2_VECS % SUM_VECS == 0, "a run of vectors is whole panels");
+
 /* How many of the lanes from here on are among n. */
 static ALWAYS_INLINE int lanes_of(int n)
 {
