@@ -286,13 +286,14 @@ static struct errors errors_of(const struct case_data *c, const struct result *x
     const bool large = c->n.kind == PEAKED || c->n.kind == HUGE_LOGITS || c->n.kind == CANCELLING;
     struct reference r = reference_new(c->n.keys, c->n.v_dim);
     struct errors worst = {0, 0};
-    double *output = large ? &worst.wide : &worst.usual;
     for (int64_t i = 0; i < c->n.queries; i++) {
         for (int h = 0; h < heads; h++) {
             reference_row(&r, &c->call, &c->seq, i, h, 1);
             const float *out = x->out + (i * heads + h) * (c->n.v_dim + PAD);
             const float *a = x->dense + (h * (int64_t)c->n.queries + i) * (c->n.keys + PAD);
-            const double factor = large ? r.wide : r.factor;
+            const bool wide = large || !r.usual;
+            const double factor = wide ? r.wide : r.factor;
+            double *output = wide ? &worst.wide : &worst.usual;
             for (int d = 0; d < c->n.v_dim; d++)
                 *output = fmax(*output, reference_error(out[d], r.out[d], r.magnitude[d], factor));
             for (int64_t j = 0; j < r.visible; j++)
@@ -399,7 +400,7 @@ int cmd_verify(int argc, char **argv)
            options.first, options.first + options.cases - 1);
     printf(
         "usual: worst error of an output, logits of usual size, in units of 2^-24 A (48 + 2 S + n/8192)\n"
-        "wide:  worst error of a weight, or of an output where few scores decide it, 2 S being (2 + 2 sqrt(D)) S\n\n");
+        "wide:  worst error of a weight, or of an output where few scores decide it, 2 S being (2 + 4 sqrt(D)) S\n\n");
     printf("%-8s  %8s  %10s  %12s  %8s  %8s\n", "tier", "cases", "bits equal", "within bound", "usual", "wide");
     for (int t = 0; t < n; t++) {
         const struct score *s = &scores[t];

@@ -58,7 +58,8 @@ void reference_row(struct reference *r, const tril_attention *call, const tril_s
         if (fabs(scale) * size > largest) largest = fabs(scale) * size;
     }
     r->factor = 0x1p-24 * (48 + 2 * largest + (double)r->visible / 8192);
-    r->wide = r->factor + 0x1p-24 * 2 * sqrt(call->qk_dim) * largest;
+    r->wide = r->factor + 0x1p-24 * 4 * sqrt(call->qk_dim) * largest;
+    r->usual = largest <= 30;
     const double sum = exponentiate(r);
     for (int64_t j = 0; j < r->visible; j++)
         r->weights[j] /= sum == 0 ? 1 : sum;

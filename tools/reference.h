@@ -2,7 +2,7 @@
  * result: |O - O*| <= u A (48 + 2 S + n / 8192), with u = 2^-24, A = sum p |v|, S = the largest |scale| sum |q k|, and
  * n visible keys. It counts on the roundings of many scores evening out. A single weight, or an output that one or two
  * large scores decide, has no such help: the D roundings of a score walk sqrt(D) steps away from it, and the wide bound
- * has (2 + 2 sqrt(D)) S. */
+ * has (2 + 4 sqrt(D)) S. */
 #ifndef REFERENCE_H
 #define REFERENCE_H
 
@@ -13,7 +13,8 @@ struct reference {
     double *out;       /* [v_dim] */
     double *magnitude; /* [v_dim]: A */
     double factor;     /* u (48 + 2 S + n / 8192) */
-    double wide;       /* u (48 + (2 + 2 sqrt(D)) S + n / 8192) */
+    double wide;       /* u (48 + (2 + 4 sqrt(D)) S + n / 8192) */
+    int usual;         /* S <= 30: scores of usual size */
     int64_t visible;
 };
 

@@ -1,0 +1,247 @@
+#!/bin/sh
+# The whole proof, from a fresh Debian 12:  sh scripts/test.sh [STAGE ...]
+# Installs what is missing, then builds and tests with two compilers and five levels, under sanitizers and valgrind,
+# NEON on four models of Arm CPU, the fallbacks on six models of x86 CPU, and plain C on riscv64. A stage that does not
+# run, or does not run the tier that it is there for, fails. Builds and logs are in build-test/.
+# Environment: TRIL_TEST_JOBS, stages at once (default: the number of cores).
+set -eu
+cd "$(dirname "$0")/.."
+top=$PWD
+work=$top/build-test
+self=$top/scripts/test.sh
+
+# Stages in the order in which they start, the longest first; those of the second list use what the first built.
+first='gcc clang asan arm64 clang-O0 gcc-O0 clang-O2 gcc-O2 riscv64 format'
+second='arm64-cortex-a53 arm64-cortex-a76 arm64-neoverse-n1 arm64-max
+x86-Nehalem x86-IvyBridge x86-Haswell x86-max,-fma x86-Haswell,-xsave x86-Haswell,-avx valgrind'
+
+# How many of the random cases: see tests/support.h.
+emulated=0.05
+slow=0.1
+
+# What this machine must run, read from the kernel and not from the library.
+native_isa() {
+    has() {
+        for flag in "$@"; do
+            grep -m 1 '^flags' /proc/cpuinfo | grep -qw "$flag" || return 1
+        done
+    }
+    if has avx2 fma f16c avx512f avx512bw avx512dq avx512vl; then
+        echo avx512
+    elif has avx2 fma f16c; then
+        echo avx2
+    else
+        echo scalar
+    fi
+}
+
+# The tiers up to the given one, as tests/host/bits prints them.
+tiers_up_to() {
+    case $1 in
+    scalar) echo scalar ;;
+    avx2) echo scalar avx2 ;;
+    avx512) echo scalar avx2 avx512 ;;
+    neon) echo scalar neon ;;
+    esac
+}
+
+# say WORD ...: a line of the log, with a number of tests that passed or failed for the sum at the end.
+passed() {
+    echo "@ $1 0" && shift && echo "$*"
+}
+failed() {
+    echo "@ 0 $1" && shift && echo "FAILED: $*"
+}
+
+# configure DIR OPTION ...
+configure() {
+    dir=$1 && shift
+    rm -rf "${work:?}/$dir"
+    meson setup "$work/$dir" --werror -Dtests=enabled "$@" || failed 1 "meson setup $dir"
+}
+
+# The tests of a build: "name target" for executables, "name -" for scripts.
+tests_of() {
+    meson introspect --tests "$1" | python3 -c '
+import json, os, sys
+for test in json.load(sys.stdin):
+    path = os.path.relpath(os.path.realpath(test["cmd"][0]), os.path.realpath(sys.argv[1]))
+    print(test["name"], "-" if path.startswith("..") else path)' "$1"
+}
+
+# run_tests DIR all|executables|NAME,NAME,... [ARGUMENT OF meson test ...]: builds what they need and runs them
+run_tests() {
+    dir=$work/$1 what=$2 && shift 2
+    names="" targets=""
+    if [ "$what" = all ]; then
+        ninja -C "$dir" -j 1 || { failed 1 "build $dir"; return; }
+    else
+        tests_of "$dir" >"$log.tests"
+        while read -r name target; do
+            case $what,$name,$target in
+            executables,mutants,*) continue ;; # they test the tests: once per compiler is enough
+            executables,*,-) continue ;;
+            executables,*) ;;
+            *) case ",$what," in *",$name,"*) ;; *) continue ;; esac ;;
+            esac
+            names="$names $name"
+            [ "$target" = - ] || targets="$targets $target"
+        done <"$log.tests"
+        [ -n "$names" ] || { failed 1 "no tests in $dir"; return; }
+        # shellcheck disable=SC2086 # several words
+        [ "$build" = no ] || [ -z "$targets" ] || ninja -C "$dir" -j 1 $targets || { failed 1 "build $dir"; return; }
+    fi
+    # shellcheck disable=SC2086
+    meson test -C "$dir" --no-rebuild --num-processes 1 --print-errorlogs "$@" $names >"$log.out" 2>&1 || :
+    cat "$log.out"
+    # Skipped is not passed.
+    awk '/^(Ok|Expected Fail): / { ok += $NF }
+         /^(Fail|Unexpected Pass|Skipped|Timeout): / { bad += $NF }
+         END { if (ok + bad == 0) bad = 1; print "@", ok + 0, bad + 0 }' "$log.out"
+}
+
+# expect_tiers BITS TIER [EMULATOR ...]: exactly the tiers up to this one run, and are told to be usable
+expect_tiers() {
+    bits=$1 wanted=$(tiers_up_to "$2") && shift 2
+    got=$("$@" "$bits" | awk '{ print $1 }' | xargs) || got="$got and a failure"
+    if [ "$got" = "$wanted" ]; then
+        passed 1 "tiers that ran: $got"
+    else
+        failed 1 "tiers that ran: $got; expected: $wanted"
+    fi
+}
+
+native() {
+    TRIL_EXPECT_ISA=$(native_isa)
+    export TRIL_EXPECT_ISA
+}
+
+stage() {
+    case $1 in
+    gcc | clang)
+        native
+        CC=$1 configure "$1" -Dtool=enabled -Dbench=disabled -Dneon_cross=enabled -Dsimde=enabled
+        run_tests "$1" all
+        expect_tiers "$work/$1/tests/host/bits" "$TRIL_EXPECT_ISA" env
+        ;;
+    gcc-O* | clang-O*)
+        native
+        export TRIL_TEST_SCALE=$slow
+        CC=${1%-O*} configure "$1" -Doptimization="${1#*-O}" -Dtool=disabled -Dbench=disabled -Dneon_cross=disabled
+        run_tests "$1" bits,same-bits,dispatch,refuse,special
+        expect_tiers "$work/$1/tests/host/bits" "$TRIL_EXPECT_ISA" env
+        ;;
+    asan)
+        native
+        export TRIL_TEST_SCALE=$slow
+        CC=clang configure asan -Db_sanitize=address,undefined -Db_lundef=false -Doptimization=1 -Ddebug=true \
+            -Dc_args=-fno-sanitize-recover=all -Dtool=enabled -Dbench=disabled -Dneon_cross=disabled
+        run_tests asan executables
+        expect_tiers "$work/asan/tests/host/bits" "$TRIL_EXPECT_ISA" env
+        for runtime in __asan_init __ubsan_handle_out_of_bounds; do
+            if nm "$work/asan/tests/host/bits" | grep -q "$runtime"; then
+                passed 1 "$runtime is there"
+            else
+                failed 1 "no $runtime: the sanitizer did not run"
+            fi
+        done
+        ;;
+    arm64)
+        sh scripts/cross.sh arm64 "$work/cross-arm64" || failed 1 'cross.sh arm64'
+        configure arm64 --cross-file "$work/cross-arm64/cross.ini" -Dtool=disabled -Dbench=disabled -Dsimde=disabled
+        tests_of "$work/arm64" | awk '$2 != "-" && $1 != "mutants" { print $2 }' | sort -u |
+            xargs ninja -C "$work/arm64" -j 1 || failed 1 'build arm64'
+        meson compile -C "$work/arm64" -j 1 tril:shared_library tril:static_library || failed 1 'build arm64'
+        run_tests arm64 header-c99,header-c11,symbols-shared,symbols-static,symbols-neon,hot-loops-neon,hot-loops-self-test,installed
+        ;;
+    arm64-*)
+        build=no # the stage arm64 has, and two of these may run at once
+        export QEMU_CPU="${1#arm64-}" TRIL_EXPECT_ISA=neon TRIL_TEST_SCALE=$emulated
+        run_tests arm64 executables --logbase "$1" -t 4
+        expect_tiers "$work/arm64/tests/host/bits" neon qemu-aarch64 -L /usr/aarch64-linux-gnu
+        ;;
+    x86-*)
+        build=no model=${1#x86-} # the stage gcc has built it
+        case $model in Haswell) isa=avx2 ;; *) isa=scalar ;; esac
+        export TRIL_EXPECT_ISA=$isa TRIL_TEST_SCALE=$emulated
+        run_tests gcc executables --logbase "$1" -t 4 --wrapper "qemu-x86_64 -cpu $model"
+        expect_tiers "$work/gcc/tests/host/bits" "$isa" qemu-x86_64 -cpu "$model"
+        ;;
+    riscv64)
+        sh scripts/cross.sh riscv64 "$work/cross-riscv64" || failed 1 'cross.sh riscv64'
+        configure riscv64 --cross-file "$work/cross-riscv64/cross.ini" -Dtests=auto -Dtool=disabled -Dbench=disabled \
+            -Dsimde=disabled -Dneon_cross=disabled
+        TRIL_EXPECT_ISA=scalar run_tests riscv64 all -t 4
+        expect_tiers "$work/riscv64/tests/host/bits" scalar qemu-riscv64 -L /usr/riscv64-linux-gnu
+        ;;
+    valgrind)
+        memcheck='valgrind --quiet --error-exitcode=9 --leak-check=full'
+        for test in bits test_refuse; do
+            # shellcheck disable=SC2086
+            if CK_FORK=no CK_VERBOSITY=minimal $memcheck "$work/gcc/tests/host/$test"; then
+                passed 1 "valgrind $test"
+            else
+                failed 1 "valgrind $test"
+            fi
+        done
+        ;;
+    format)
+        if sh scripts/format.sh --check; then passed 1 'clang-format'; else failed 1 'clang-format: sh scripts/format.sh'; fi
+        ;;
+    *) failed 1 "no stage $1" ;;
+    esac
+}
+
+seconds() {
+    echo $(($(date +%s) - TRIL_TEST_BEGIN))
+}
+
+# One stage in a process of its own: its log in build-test/log, one line here.
+if [ "${1-}" = --stage ]; then
+    log=$work/log/$2 build=yes
+    begin=$(seconds)
+    (
+        set +e
+        stage "$2"
+    ) >"$log.txt" 2>&1 </dev/null || echo '@ 0 1' >>"$log.txt"
+    times >>"$log.txt" # the second line: user and system time of what the stage ran
+    awk '$1 == "@" { ok += $2; bad += $3 } END { if (ok + bad == 0) bad = 1; print ok + 0, bad + 0 }' "$log.txt" \
+        >"$work/result/$2"
+    read -r ok bad <"$work/result/$2"
+    printf '%5d s  %-20s %4d passed, %d failed, in %d s\n' "$(seconds)" "$2" "$ok" "$bad" $(($(seconds) - begin))
+    if [ "$bad" -ne 0 ]; then
+        grep -E 'FAILED|: error:|ERROR:|[0-9]+/[0-9]+ .*(FAIL|TIMEOUT|SKIP)|:[FE]:' "$log.txt" | head -n 20 | sed 's/^/         /'
+        echo "         log: build-test/log/$2.txt"
+    fi
+    exit 0
+fi
+
+TRIL_TEST_BEGIN=$(date +%s)
+export TRIL_TEST_BEGIN
+unset TRIL_ISA TRIL_EXPECT_ISA TRIL_TEST_SCALE QEMU_CPU CC CFLAGS LDFLAGS DESTDIR PKG_CONFIG_PATH || :
+[ "$(uname -m)" = x86_64 ] || {
+    echo "test.sh: this is for an x86_64 machine, which emulates the others; here run: meson test" >&2
+    exit 1
+}
+sh scripts/install.sh build test
+mkdir -p "$work/log" "$work/result"
+rm -f "$work"/log/* "$work"/result/*
+jobs=${TRIL_TEST_JOBS:-$(nproc)}
+
+if [ $# -gt 0 ]; then
+    first=$* second=
+fi
+echo "$(seconds) s  $jobs stages at once, natively $(native_isa)"
+for list in "$first" "$second"; do
+    # shellcheck disable=SC2086
+    [ -z "$list" ] || printf '%s\n' $list | xargs -P "$jobs" -I STAGE sh "$self" --stage STAGE
+done
+
+ok=0 bad=0
+for name in $first $second; do
+    o=0 b=1 # no result: the stage died
+    [ ! -f "$work/result/$name" ] || read -r o b <"$work/result/$name"
+    ok=$((ok + o)) bad=$((bad + b))
+done
+echo "$ok passed, $bad failed"
+[ "$bad" -eq 0 ]

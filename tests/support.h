@@ -1,0 +1,188 @@
+/* What every suite shares: tiers, random problems, operands placed in memory on purpose, runs, comparisons, reports.
+ *
+ * A check is a function over a list of tiers. The suites run it over every usable tier of the table; test_mutants runs
+ * the same functions over one broken tier at a time and expects them to fail. So nothing here or in a check may abort:
+ * a check says false, after broken() has said why. */
+#ifndef TRIL_TESTS_SUPPORT_H
+#define TRIL_TESTS_SUPPORT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tril.h"
+
+#define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
+
+/* Tiers, by name. */
+struct tiers {
+    const char *name[128];
+    int n;
+};
+
+struct check {
+    const char *name;
+    bool (*run)(const struct tiers *);
+};
+
+/* One per test_*.c, suite_*; test_mutants.c runs several of them, and a test program has one, under this name: */
+struct suite {
+    const char *name;
+    const struct check *checks;
+    int n;
+};
+extern const struct suite suite_under_test;
+
+/* Environment: TRIL_TEST_SEED, TRIL_TEST_SCALE, TRIL_TEST_CHECK, TRIL_TEST_CASE. Reads it once; `seed` serves where it
+ * gives none. */
+void support_begin(const char *program, uint64_t seed);
+uint64_t support_seed(void);
+/* `count` times TRIL_TEST_SCALE, at least 1: how many random cases of a kind. A kind is never left out. */
+int scaled(int count);
+/* 1, or every how many-th value a sweep may take where TRIL_TEST_SCALE is below 1; odd. */
+uint64_t support_stride(void);
+void support_scale(double scale);
+
+/* A check names itself and its operation before its first case; a crash report and broken() tell it. */
+void check_begin(const char *check);
+/* Starts case `index` of the check: seeds `rng` from the run's seed, the check and the index. False if the environment
+ * asks for another one. */
+struct rng;
+bool case_begin(int index, struct rng *rng);
+/* What the case is and which tier is at work, for the report of a failure or of a crash. */
+void case_describe(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void case_tier(const char *tier);
+/* Records why the check fails: the message, the case, the seed and the command that replays it. Returns false. */
+bool broken(const char *format, ...) __attribute__((format(printf, 1, 2)));
+const char *failure(void);
+/* Reports on a fatal signal which case was at work, then lets the signal kill. */
+void report_signals(void);
+
+struct rng {
+    uint64_t state;
+};
+uint64_t rng_next(struct rng *);
+int64_t rng_below(struct rng *, int64_t n); /* 0 ... n - 1 */
+bool rng_one_in(struct rng *, int n);
+float rng_normal(struct rng *);
+#define rng_of(rng, array) ((array)[rng_below(rng, COUNT(array))])
+
+uint32_t bits_of(float x);
+float float_of(uint32_t bits);
+/* Bits equal, or both NaN: the payload of a NaN is outside the contract. */
+bool same_float(float a, float b);
+#define SIGNALLING_NAN 0x7fa00000u
+
+/* A call without its memory: shapes, sequences, and dense values [token][head][dim]. Tokens that no sequence uses have
+ * values too, but place() writes signalling NaN in their stead. */
+#define MAX_SEQS 8
+struct problem {
+    int q_heads, kv_heads, qk_dim, v_dim;
+    float scale;
+    int n_seqs;
+    tril_seq seqs[MAX_SEQS];
+    int64_t q_tokens, kv_tokens, longest; /* rows of q, tokens of k and v, the largest kv_len */
+    float *q, *k, *v;
+};
+
+enum values {
+    NORMAL,  /* logits of a few units */
+    PEAKED,  /* logits of some hundreds */
+    TINY,    /* products are subnormal or 0 */
+    VAST,    /* scores up to overflow: inf, and inf - inf */
+    ANY,     /* every exponent, subnormals, both zeros */
+    TIES,    /* small integers and both zeros: equal scores */
+    RISING,  /* each key scores above the one before it: the running maximum moves in every block */
+    FALLING, /* and the other way */
+    SPECIAL, /* normal, with a sprinkle of inf, NaN, -0, subnormal and FLT_MAX */
+    VALUES_COUNT
+};
+
+struct problem *problem_new(int q_heads, int kv_heads, int qk_dim, int v_dim);
+/* Appends a sequence behind `q_gap` unused query rows, its keys behind `kv_gap` unused tokens. */
+void problem_seq(struct problem *, int64_t q_gap, int64_t q_len, int64_t kv_gap, int64_t kv_len);
+void problem_fill(struct problem *, struct rng *, enum values);
+/* Random shape of at most about `work` multiplications, filled. */
+struct problem *problem_random(struct rng *, double work, enum values);
+void problem_free(struct problem *);
+double problem_work(const struct problem *);
+void problem_describe(const struct problem *, const char *more);
+const char *values_name(enum values);
+
+static inline float *problem_q(const struct problem *p, int64_t token, int64_t head)
+{
+    return p->q + (token * p->q_heads + head) * p->qk_dim;
+}
+
+static inline float *problem_k(const struct problem *p, int64_t token, int64_t head)
+{
+    return p->k + (token * p->kv_heads + head) * p->qk_dim;
+}
+
+static inline float *problem_v(const struct problem *p, int64_t token, int64_t head)
+{
+    return p->v + (token * p->kv_heads + head) * p->v_dim;
+}
+
+/* How the operands lie in memory. */
+enum guard { GUARD_NONE, GUARD_AFTER, GUARD_BEFORE }; /* a page that faults, directly behind or before the extent */
+
+struct place {
+    bool head_major;
+    int row_pad, outer_pad; /* elements: after each row; after each token (or head, in head-major order) */
+    int offset;             /* elements past an aligned address; without a guard only */
+};
+
+struct placing {
+    struct place q, k, v, out; /* out: the weights too */
+    enum guard guard;
+    bool in_place; /* out is q's memory */
+    bool no_max, no_sum;
+    bool repeat_keys;     /* k and v hold token 0 alone, with a token stride of 0 */
+    int workspace_offset; /* bytes */
+};
+
+extern const struct placing contiguous;
+struct placing placing_random(struct rng *);
+void placing_describe(const struct placing *, char *to, size_t size);
+
+enum operation { ATTEND, DENSE, PACKED, OPERATIONS };
+const char *operation_name(enum operation);
+
+/* Dense results: x [q_tokens][q_heads][width], width = v_dim or longest; row_max and row_sum [q_tokens][q_heads]. Rows
+ * that no sequence has are 0, and so are the columns of a weights row past its kv_len, or, packed, past its visible. */
+struct result {
+    int64_t rows, width;
+    int heads;
+    float *x, *row_max, *row_sum;
+};
+
+/* Places the problem, runs it on exactly that tier, and checks what holds for every run: TRIL_OK, the tier that ran,
+ * and that no byte changed but the results. A new result (result_free) or null after broken(). */
+struct result *run(const struct problem *, const struct placing *, enum operation, const char *tier);
+void result_free(struct result *);
+static inline const float *result_row(const struct result *r, int64_t token, int64_t head)
+{
+    return r->x + (token * r->heads + head) * r->width;
+}
+/* broken() with the worst element, unless all bits are the same. */
+bool same_result(const struct result *got, const struct result *want, const char *what);
+/* The same for the rows of one sequence that may stand at another place. */
+bool same_rows(const struct result *got, int64_t got_token, const struct result *want, int64_t want_token,
+               int64_t tokens, const char *what);
+
+/* How many keys query i of a sequence sees. */
+int64_t visible_keys(const tril_seq *, int64_t query);
+
+/* Memory whose last or first byte borders a page that faults; or exact malloc, so that a sanitizer sees its ends. */
+struct area {
+    unsigned char *data;
+    size_t bytes;
+    void *base;
+    size_t mapped; /* 0: malloc */
+};
+struct area area_new(size_t bytes, enum guard, size_t offset);
+void area_read_only(const struct area *);
+void area_free(struct area *);
+
+#endif

@@ -1,0 +1,85 @@
+/* The harness tested: every mutant (mutants.py) must fail a check or die, and the unmutated controls must pass them
+ * all. Each runs in a process of its own, with compact sizes, and is stopped when it does not come back. */
+#include <check.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "support.h"
+
+extern const struct suite suite_bits, suite_special, suite_memory, suite_exp2, suite_properties;
+/* The cheapest first: most mutants die at once. */
+static const struct suite *const suites[] = {&suite_memory, &suite_special, &suite_bits, &suite_properties,
+                                             &suite_exp2};
+
+extern const char *const mutant_stale[]; /* see table.h, which this file cannot include beside libcheck's check.h */
+
+/* Random cases, as a part of what the suites themselves run: the tables of explicit cases stay whole. */
+#define COMPACT 0.05
+/* exp2 over one float in so many, besides its corners */
+#define COMPACT_SWEEP 2e-6
+#define SECONDS       300
+
+static int all_checks(const char *mutant)
+{
+    const struct tiers one = {.name = {mutant}, .n = 1};
+    for (int s = 0; s < COUNT(suites); s++) {
+        for (int c = 0; c < suites[s]->n; c++) {
+            check_begin(suites[s]->checks[c].name);
+            support_scale(suites[s] == &suite_exp2 ? COMPACT_SWEEP : COMPACT);
+            if (suites[s]->checks[c].run(&one)) continue;
+            printf("%s: caught by %s/%s\n", mutant, suites[s]->name, suites[s]->checks[c].name);
+            if (strstr(mutant, "control") != NULL) printf("%s\n", failure());
+            return 1;
+        }
+    }
+    return 0;
+}
+
+START_TEST(one_mutant)
+{
+    int usable, status = 0;
+    const char *mutant = tril_isa_list(_i, &usable);
+    const bool control = strstr(mutant, "control") != NULL;
+    ck_assert_msg(mutant_stale[_i][0] == '\0', "tests/mutants.py needs care, a text is not there once: %s",
+                  mutant_stale[_i]);
+    if (!usable) {
+        printf("%s: this machine cannot run it\n", mutant);
+        return;
+    }
+    fflush(stdout);
+    const pid_t child = fork();
+    ck_assert(child >= 0);
+    if (child == 0) {
+        alarm(SECONDS);
+        const int caught = all_checks(mutant);
+        fflush(stdout);
+        _exit(caught);
+    }
+    ck_assert(waitpid(child, &status, 0) == child);
+    if (WIFSIGNALED(status)) printf("%s: caught by signal %d\n", mutant, WTERMSIG(status));
+    const bool passed = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    ck_assert_msg(passed == control, control ? "%s must pass and does not" : "%s survives every check", mutant);
+}
+END_TEST
+
+int main(int argc, char **argv)
+{
+    (void)argc;
+    support_begin(argv[0], 1); /* always the same cases: a mutant is not to survive by luck */
+    int n = 0;
+    while (tril_isa_list(n, NULL) != NULL)
+        n++;
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    Suite *suite = suite_create("mutants");
+    TCase *mutants = tcase_create("mutants");
+    tcase_add_loop_test(mutants, one_mutant, 1, n);
+    tcase_set_timeout(mutants, 0);
+    suite_add_tcase(suite, mutants);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    const int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? 0 : 1;
+}

@@ -1,0 +1,367 @@
+/* What must not change a bit: the future, the chunking, the batch, grouped heads, layout, the place of the output,
+ * asking for statistics. Each holds within one tier, so a mistake that all tiers share is seen too. */
+#include "support.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A property over one random problem and one tier: true, or broken(). */
+typedef bool property(const struct problem *p, struct rng *rng, const char *tier);
+
+static bool each_problem(const struct tiers *tiers, int count, double work, property *holds)
+{
+    static const enum values kinds[] = {NORMAL, NORMAL, PEAKED, ANY, RISING, FALLING, SPECIAL};
+    struct rng rng;
+    for (int i = 0; i < count; i++) {
+        if (!case_begin(i, &rng)) continue;
+        const enum values kind = kinds[i % COUNT(kinds)];
+        struct problem *p = problem_random(&rng, work, kind);
+        bool ok = true;
+        for (int t = 0; t < tiers->n && ok; t++) {
+            struct rng same = rng; /* every tier meets the same choices */
+            problem_describe(p, values_name(kind));
+            ok = holds(p, &same, tiers->name[t]);
+        }
+        problem_free(p);
+        if (!ok) return false;
+    }
+    return true;
+}
+
+static struct problem *copy_of(const struct problem *p)
+{
+    struct problem *copy = problem_new(p->q_heads, p->kv_heads, p->qk_dim, p->v_dim);
+    *copy = *p;
+    copy->q = copy->k = copy->v = NULL;
+    struct rng rng = {0};
+    problem_fill(copy, &rng, NORMAL);
+    memcpy(copy->q, p->q, (size_t)(p->q_tokens * p->q_heads * p->qk_dim) * sizeof(float));
+    memcpy(copy->k, p->k, (size_t)(p->kv_tokens * p->kv_heads * p->qk_dim) * sizeof(float));
+    memcpy(copy->v, p->v, (size_t)(p->kv_tokens * p->kv_heads * p->v_dim) * sizeof(float));
+    return copy;
+}
+
+/* One sequence of a problem, its queries `first` ... `first + queries - 1` alone, with the keys they see. */
+static struct problem *part_of(const struct problem *p, const tril_seq *seq, int64_t first, int64_t queries)
+{
+    struct problem *part = problem_new(p->q_heads, p->kv_heads, p->qk_dim, p->v_dim);
+    const int64_t kv_len = seq->kv_len - seq->q_len + first + queries;
+    part->scale = p->scale;
+    /* Queries before position 0 keep their place by being more than there are keys. */
+    problem_seq(part, 0, queries, 0, kv_len < 0 ? 0 : kv_len);
+    struct rng rng = {0};
+    problem_fill(part, &rng, NORMAL);
+    memcpy(part->q, problem_q(p, seq->q_first + first, 0), (size_t)(queries * p->q_heads * p->qk_dim) * sizeof(float));
+    memcpy(part->k, problem_k(p, seq->kv_first, 0),
+           (size_t)(part->kv_tokens * p->kv_heads * p->qk_dim) * sizeof(float));
+    memcpy(part->v, problem_v(p, seq->kv_first, 0), (size_t)(part->kv_tokens * p->kv_heads * p->v_dim) * sizeof(float));
+    return part;
+}
+
+/* Keys and values from position `cut` on become signalling NaN or inf: rows before it must not notice. */
+static bool future_is_invisible(const struct problem *p, struct rng *rng, const char *tier)
+{
+    const uint32_t poison[] = {SIGNALLING_NAN, 0x7fc00000, 0x7f800000, 0xff800000};
+    struct problem *poisoned = copy_of(p);
+    int64_t cut[MAX_SEQS];
+    for (int s = 0; s < p->n_seqs; s++) {
+        const tril_seq *seq = &p->seqs[s];
+        cut[s] = rng_below(rng, seq->kv_len + 1);
+        for (int64_t j = cut[s]; seq->q_len > 0 && j < seq->kv_len; j++) {
+            const uint32_t bits = rng_of(rng, poison);
+            for (int64_t i = 0; i < (int64_t)p->kv_heads * p->qk_dim; i++)
+                memcpy(problem_k(poisoned, seq->kv_first + j, 0) + i, &bits, sizeof bits);
+            for (int64_t i = 0; i < (int64_t)p->kv_heads * p->v_dim; i++)
+                memcpy(problem_v(poisoned, seq->kv_first + j, 0) + i, &bits, sizeof bits);
+        }
+    }
+    bool ok = true;
+    for (enum operation operation = ATTEND; operation <= DENSE && ok; operation++) {
+        struct result *want = run(p, &contiguous, operation, tier), *got = run(poisoned, &contiguous, operation, tier);
+        ok = want != NULL && got != NULL;
+        for (int s = 0; s < p->n_seqs && ok; s++) {
+            const tril_seq *seq = &p->seqs[s];
+            int64_t rows = cut[s] - (seq->kv_len - seq->q_len); /* that see no key from the cut on */
+            rows = rows < 0 ? 0 : rows > seq->q_len ? seq->q_len : rows;
+            ok = same_rows(got, seq->q_first, want, seq->q_first, rows, "poisoned future");
+        }
+        result_free(want);
+        result_free(got);
+    }
+    problem_free(poisoned);
+    return ok;
+}
+
+static bool poisoned_future(const struct tiers *tiers)
+{
+    return each_problem(tiers, scaled(60), 6e5, future_is_invisible);
+}
+
+/* One shot = any chunking. `most` is the largest chunk; 1: token by token. */
+static bool in_chunks(const struct problem *p, struct rng *rng, const char *tier, int64_t most)
+{
+    bool ok = true;
+    for (enum operation operation = ATTEND; operation < OPERATIONS && ok; operation++) {
+        struct result *whole = run(p, &contiguous, operation, tier);
+        ok = whole != NULL;
+        for (int s = 0; s < p->n_seqs && ok; s++) {
+            const tril_seq *seq = &p->seqs[s];
+            for (int64_t first = 0, n; first < seq->q_len && ok; first += n) {
+                n = 1 + rng_below(rng, most);
+                if (n > seq->q_len - first) n = seq->q_len - first;
+                struct problem *part = part_of(p, seq, first, n);
+                struct result *got = run(part, &contiguous, operation, tier);
+                ok = got != NULL && same_rows(got, 0, whole, seq->q_first + first, n, operation_name(operation));
+                result_free(got);
+                problem_free(part);
+            }
+        }
+        result_free(whole);
+    }
+    return ok;
+}
+
+static bool chunks_hold(const struct problem *p, struct rng *rng, const char *tier)
+{
+    return in_chunks(p, rng, tier, 1 + rng_below(rng, 300));
+}
+
+static bool chunks(const struct tiers *tiers)
+{
+    return each_problem(tiers, scaled(40), 4e5, chunks_hold);
+}
+
+static bool tokens_hold(const struct problem *p, struct rng *rng, const char *tier)
+{
+    return in_chunks(p, rng, tier, 1);
+}
+
+static bool token_by_token(const struct tiers *tiers)
+{
+    return each_problem(tiers, scaled(20), 1e5, tokens_hold);
+}
+
+/* Grouped heads = each K/V head written out once per query head. */
+static bool groups_hold(const struct problem *p, struct rng *rng, const char *tier)
+{
+    (void)rng;
+    const int group = p->q_heads / p->kv_heads;
+    struct problem *wide = copy_of(p);
+    free(wide->k);
+    free(wide->v);
+    wide->kv_heads = p->q_heads;
+    wide->k = malloc((size_t)(p->kv_tokens * p->q_heads * p->qk_dim + 1) * sizeof(float));
+    wide->v = malloc((size_t)(p->kv_tokens * p->q_heads * p->v_dim + 1) * sizeof(float));
+    if (wide->k == NULL || wide->v == NULL) abort();
+    for (int64_t token = 0; token < p->kv_tokens; token++) {
+        for (int64_t head = 0; head < p->q_heads; head++) {
+            memcpy(problem_k(wide, token, head), problem_k(p, token, head / group), (size_t)p->qk_dim * sizeof(float));
+            memcpy(problem_v(wide, token, head), problem_v(p, token, head / group), (size_t)p->v_dim * sizeof(float));
+        }
+    }
+    bool ok = true;
+    for (enum operation operation = ATTEND; operation < OPERATIONS && ok; operation++) {
+        struct result *want = run(wide, &contiguous, operation, tier), *got = run(p, &contiguous, operation, tier);
+        ok = want != NULL && got != NULL && same_result(got, want, "grouped heads");
+        result_free(want);
+        result_free(got);
+    }
+    problem_free(wide);
+    return ok;
+}
+
+static bool grouped_heads(const struct tiers *tiers)
+{
+    return each_problem(tiers, scaled(30), 6e5, groups_hold);
+}
+
+/* A batch = its sequences one by one = the batch in another order. */
+static bool batch_holds(const struct problem *p, struct rng *rng, const char *tier)
+{
+    struct problem *turned = problem_new(p->q_heads, p->kv_heads, p->qk_dim, p->v_dim);
+    const int first = (int)rng_below(rng, p->n_seqs);
+    turned->scale = p->scale;
+    for (int s = 0; s < p->n_seqs; s++) {
+        const tril_seq *seq = &p->seqs[(first + p->n_seqs - s) % p->n_seqs];
+        problem_seq(turned, rng_below(rng, 3), seq->q_len, rng_below(rng, 3), seq->kv_len);
+    }
+    problem_fill(turned, rng, NORMAL);
+    for (int s = 0; s < p->n_seqs; s++) {
+        const tril_seq *from = &p->seqs[(first + p->n_seqs - s) % p->n_seqs], *to = &turned->seqs[s];
+        if (from->q_len == 0) continue;
+        memcpy(problem_q(turned, to->q_first, 0), problem_q(p, from->q_first, 0),
+               (size_t)(from->q_len * p->q_heads * p->qk_dim) * sizeof(float));
+        memcpy(problem_k(turned, to->kv_first, 0), problem_k(p, from->kv_first, 0),
+               (size_t)(from->kv_len * p->kv_heads * p->qk_dim) * sizeof(float));
+        memcpy(problem_v(turned, to->kv_first, 0), problem_v(p, from->kv_first, 0),
+               (size_t)(from->kv_len * p->kv_heads * p->v_dim) * sizeof(float));
+    }
+    bool ok = true;
+    for (enum operation operation = ATTEND; operation < OPERATIONS && ok; operation++) {
+        struct result *whole = run(p, &contiguous, operation, tier);
+        struct result *other = run(turned, &contiguous, operation, tier);
+        ok = whole != NULL && other != NULL;
+        for (int s = 0; s < p->n_seqs && ok; s++) {
+            const tril_seq *seq = &p->seqs[(first + p->n_seqs - s) % p->n_seqs];
+            if (seq->q_len == 0) continue;
+            ok = same_rows(other, turned->seqs[s].q_first, whole, seq->q_first, seq->q_len, "permuted batch");
+            struct problem *alone = part_of(p, seq, 0, seq->q_len);
+            struct result *got = ok ? run(alone, &contiguous, operation, tier) : NULL;
+            ok = got != NULL && same_rows(got, 0, whole, seq->q_first, seq->q_len, "single calls");
+            result_free(got);
+            problem_free(alone);
+        }
+        result_free(whole);
+        result_free(other);
+    }
+    problem_free(turned);
+    return ok;
+}
+
+static bool batches(const struct tiers *tiers)
+{
+    return each_problem(tiers, scaled(40), 4e5, batch_holds);
+}
+
+/* Strides, order, alignment, the workspace's place; the output in q's memory; statistics asked for or not. */
+static bool layout_holds(const struct problem *p, struct rng *rng, const char *tier)
+{
+    bool ok = true;
+    for (enum operation operation = ATTEND; operation < OPERATIONS && ok; operation++) {
+        struct result *want = run(p, &contiguous, operation, tier);
+        const struct placing placing = placing_random(rng);
+        struct result *got = run(p, &placing, operation, tier);
+        ok = want != NULL && got != NULL && same_result(got, want, "strides");
+        result_free(got);
+        for (int asked = 0; asked < 3 && ok; asked++) {
+            struct placing quiet = placing_random(rng);
+            quiet.no_max = asked != 1;
+            quiet.no_sum = asked != 2;
+            got = run(p, &quiet, operation, tier);
+            ok = got != NULL;
+            const size_t rows = (size_t)(p->q_tokens * p->q_heads) * sizeof(float);
+            if (ok && quiet.no_max) memcpy(got->row_max, want->row_max, rows);
+            if (ok && quiet.no_sum) memcpy(got->row_sum, want->row_sum, rows);
+            ok = ok && same_result(got, want, "statistics not asked for");
+            result_free(got);
+        }
+        if (ok && operation == ATTEND && p->qk_dim == p->v_dim) {
+            struct placing in_place = placing_random(rng);
+            in_place.in_place = true;
+            got = run(p, &in_place, operation, tier);
+            ok = got != NULL && same_result(got, want, "in place");
+            result_free(got);
+        }
+        result_free(want);
+    }
+    return ok;
+}
+
+static bool layouts(const struct tiers *tiers)
+{
+    return each_problem(tiers, scaled(40), 4e5, layout_holds);
+}
+
+/* Dense = packed above nothing; the statistics of tril_attend = those of tril_weights. */
+static bool forms_hold(const struct problem *p, struct rng *rng, const char *tier)
+{
+    (void)rng;
+    struct result *attend = run(p, &contiguous, ATTEND, tier), *dense = run(p, &contiguous, DENSE, tier);
+    struct result *packed = run(p, &contiguous, PACKED, tier);
+    bool ok = attend != NULL && dense != NULL && packed != NULL && same_result(packed, dense, "packed");
+    if (ok) attend->width = 0; /* statistics only */
+    ok = ok && same_rows(attend, 0, dense, 0, p->q_tokens, "statistics of attend");
+    result_free(attend);
+    result_free(dense);
+    result_free(packed);
+    return ok;
+}
+
+static bool forms(const struct tiers *tiers)
+{
+    return each_problem(tiers, scaled(30), 4e5, forms_hold);
+}
+
+/* A scale of 0 means 1 / sqrt(qk_dim), and a scale of -x with -q is x with q. */
+static bool scales(const struct tiers *tiers)
+{
+    static const struct {
+        int dim;
+        float scale;
+    } roots[] = {{1, 1.0f},      {4, 0.5f},           {16, 0.25f},         {64, 0.125f},
+                 {256, 0.0625f}, {2, 0x1.6a09e6p-1f}, {3, 0x1.279a74p-1f}, {128, 0x1.6a09e6p-4f}};
+    struct rng rng;
+    for (int i = 0; i < COUNT(roots); i++) {
+        if (!case_begin(i, &rng)) continue;
+        struct problem *p = problem_new(2, 1, roots[i].dim, 7);
+        problem_seq(p, 0, 5, 0, 60);
+        problem_fill(p, &rng, NORMAL);
+        bool ok = true;
+        for (int t = 0; t < tiers->n && ok; t++) {
+            problem_describe(p, "scale");
+            p->scale = 0.0f;
+            struct result *want = run(p, &contiguous, ATTEND, tiers->name[t]);
+            p->scale = roots[i].scale;
+            struct result *got = run(p, &contiguous, ATTEND, tiers->name[t]);
+            ok = want != NULL && got != NULL && same_result(got, want, "1 / sqrt(qk_dim)");
+            result_free(got);
+            struct problem *mirrored = copy_of(p);
+            mirrored->scale = -p->scale;
+            for (int64_t j = 0; j < p->q_tokens * p->q_heads * p->qk_dim; j++)
+                mirrored->q[j] = -p->q[j];
+            got = ok ? run(mirrored, &contiguous, ATTEND, tiers->name[t]) : NULL;
+            ok = got != NULL && same_result(got, want, "negative scale");
+            result_free(got);
+            result_free(want);
+            problem_free(mirrored);
+        }
+        problem_free(p);
+        if (!ok) return false;
+    }
+    return true;
+}
+
+/* A token stride of 0 serves one key and one value to every position. */
+static bool zero_strides(const struct tiers *tiers)
+{
+    const int cases = scaled(10);
+    struct rng rng;
+    for (int i = 0; i < cases; i++) {
+        if (!case_begin(i, &rng)) continue;
+        struct problem *p = problem_new(4, 2, 1 + (int)rng_below(&rng, 40), 1 + (int)rng_below(&rng, 40));
+        problem_seq(p, 0, 4, 0, 4 + rng_below(&rng, 300));
+        problem_fill(p, &rng, NORMAL);
+        for (int64_t token = 0; token < p->kv_tokens; token++) {
+            memcpy(problem_k(p, token, 0), p->k, 2 * (size_t)p->qk_dim * sizeof(float));
+            memcpy(problem_v(p, token, 0), p->v, 2 * (size_t)p->v_dim * sizeof(float));
+        }
+        struct placing repeated = contiguous;
+        repeated.repeat_keys = true;
+        bool ok = true;
+        for (int t = 0; t < tiers->n && ok; t++) {
+            problem_describe(p, "zero stride");
+            struct result *want = run(p, &contiguous, ATTEND, tiers->name[t]);
+            struct result *got = run(p, &repeated, ATTEND, tiers->name[t]);
+            ok = want != NULL && got != NULL && same_result(got, want, "zero stride");
+            result_free(want);
+            result_free(got);
+        }
+        problem_free(p);
+        if (!ok) return false;
+    }
+    return true;
+}
+
+static const struct check checks[] = {
+    {"poisoned_future", poisoned_future},
+    {"chunks", chunks},
+    {"token_by_token", token_by_token},
+    {"grouped_heads", grouped_heads},
+    {"batches", batches},
+    {"layouts", layouts},
+    {"forms", forms},
+    {"scales", scales},
+    {"zero_strides", zero_strides},
+};
+const struct suite suite_properties = {"properties", checks, COUNT(checks)};

@@ -1,0 +1,153 @@
+/* Every operation of engine/vec.h as a function over arrays, so that plain C can try it. A tier's file includes its
+ * vector header, sets VEC_OPS to the name of its table and includes this; only that file has the tier's flags. */
+#include "vec_ops_table.h"
+
+static void op_zero(float *to)
+{
+    v_store(to, v_zero());
+}
+
+static void op_set1(float *to, const float *x)
+{
+    v_store(to, v_set1(*x));
+}
+
+static void op_load_store(float *to, const float *x)
+{
+    v_store(to, v_load(x));
+}
+
+static void op_stream(float *to, const float *x)
+{
+    v_stream(to, v_load(x));
+    v_stream_end();
+}
+
+static void op_load_part(float *to, const float *x, int n)
+{
+    v_store(to, v_load_part(x, n));
+}
+
+static void op_store_part(float *to, const float *x, int n)
+{
+    v_store_part(to, n, v_load(x));
+}
+
+static void op_keep(float *to, const float *x, int n, float fill)
+{
+    v_store(to, v_keep(v_load(x), n, fill));
+}
+
+static void op_add(float *to, const float *a, const float *b)
+{
+    v_store(to, v_add(v_load(a), v_load(b)));
+}
+
+static void op_sub(float *to, const float *a, const float *b)
+{
+    v_store(to, v_sub(v_load(a), v_load(b)));
+}
+
+static void op_mul(float *to, const float *a, const float *b)
+{
+    v_store(to, v_mul(v_load(a), v_load(b)));
+}
+
+static void op_div(float *to, const float *a, const float *b)
+{
+    v_store(to, v_div(v_load(a), v_load(b)));
+}
+
+static void op_max(float *to, const float *x, const float *best)
+{
+    v_store(to, v_max(v_load(x), v_load(best)));
+}
+
+static void op_fma(float *to, const float *a, const float *b, const float *c)
+{
+    v_store(to, v_fma(v_load(a), v_load(b), v_load(c)));
+}
+
+static void op_rint(float *to, const float *x)
+{
+    v_store(to, v_rint(v_load(x)));
+}
+
+static void op_scale2(float *to, const float *p, const float *n, const float *t)
+{
+    v_store(to, v_scale2(v_load(p), v_load(n), v_load(t)));
+}
+
+static void op_ninf_to_zero(float *to, const float *x)
+{
+    v_store(to, v_ninf_to_zero(v_load(x)));
+}
+
+static void op_max_across(float *to, const float *x)
+{
+    *to = v_max_across(v_load(x));
+}
+
+static void op_sum16(float *to, const float *x)
+{
+    vf s[16 / V_LANES];
+    for (int i = 0; i < 16 / V_LANES; i++)
+        s[i] = v_load(x + i * V_LANES);
+    *to = v_sum16(s);
+}
+
+static void op_transpose(float *to, const float *x)
+{
+    vf r[V_LANES];
+    for (int i = 0; i < V_LANES; i++)
+        r[i] = v_load(x + i * V_LANES);
+    v_transpose(r);
+    for (int i = 0; i < V_LANES; i++)
+        v_store(to + i * V_LANES, r[i]);
+}
+
+/* The lane is a constant wherever the engine uses it. */
+static void op_a_fma(float *to, const float *a, int lane, const float *b, const float *c)
+{
+    const va held = a_load(a);
+    switch (lane) {
+    case 0: v_store(to, a_fma(held, 0, v_load(b), v_load(c))); break;
+#if A_STEP > 1
+    case 1: v_store(to, a_fma(held, 1, v_load(b), v_load(c))); break;
+    case 2: v_store(to, a_fma(held, 2, v_load(b), v_load(c))); break;
+    case 3: v_store(to, a_fma(held, 3, v_load(b), v_load(c))); break;
+#endif
+    default: break;
+    }
+}
+
+static void op_a_fma1(float *to, const float *a, const float *b, const float *c)
+{
+    v_store(to, a_fma(a_load1(a), 0, v_load(b), v_load(c)));
+}
+
+const struct vec_ops VEC_OPS = {
+    .lanes = V_LANES,
+    .a_step = A_STEP,
+    .zero = op_zero,
+    .set1 = op_set1,
+    .load_store = op_load_store,
+    .stream = op_stream,
+    .load_part = op_load_part,
+    .store_part = op_store_part,
+    .keep = op_keep,
+    .add = op_add,
+    .sub = op_sub,
+    .mul = op_mul,
+    .div = op_div,
+    .max = op_max,
+    .fma = op_fma,
+    .rint = op_rint,
+    .scale2 = op_scale2,
+    .ninf_to_zero = op_ninf_to_zero,
+    .max_across = op_max_across,
+    .sum16 = op_sum16,
+    .transpose = op_transpose,
+    .a_fma = op_a_fma,
+    .a_fma1 = op_a_fma1,
+};
