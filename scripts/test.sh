@@ -120,7 +120,7 @@ stage() {
     case $1 in
     gcc | clang)
         native
-        CC=$1 configure "$1" -Dtool=enabled -Dbench=disabled -Dneon_cross=enabled -Dsimde=enabled
+        CC=$1 configure "$1" -Dtool=enabled -Dbench=enabled -Dneon_cross=enabled -Dsimde=enabled
         run_tests "$1" all
         expect_tiers "$work/$1/tests/host/bits" "$TRIL_EXPECT_ISA" env
         ;;
