@@ -148,7 +148,9 @@ static void weights_row(const struct tril_job *job, const struct tril_task *task
     const tril_attention *call = job->call;
     const int64_t visible = tril_visible(task->position + i), token = task->seq->q_first + task->query + i;
     const float *q = tril_row(&call->q, token, head);
-    float *row = tril_weights_row(job->weights, task, task->query + i, head), *t = ws + job->plan->s;
+    const int64_t columns = job->weights->form == TRIL_WEIGHTS_DENSE ? task->seq->kv_len : visible;
+    float *row = columns > 0 ? tril_weights_row(job->weights, task, task->query + i, head) : NULL;
+    float *t = ws + job->plan->s;
     float row_max = MINUS_INF, row_sum = 0.0f;
 
     for (int64_t first = 0; first < visible; first += TRIL_KEY_BLOCK) {
@@ -160,7 +162,7 @@ static void weights_row(const struct tril_job *job, const struct tril_task *task
     }
     for (int64_t j = 0; j < visible; j++)
         row[j] = exp2_from(row[j], row_max) / (row_sum == 0.0f ? 1.0f : row_sum);
-    for (int64_t j = visible; job->weights->form == TRIL_WEIGHTS_DENSE && j < task->seq->kv_len; j++)
+    for (int64_t j = visible; j < columns; j++)
         row[j] = 0.0f;
     tril_store_statistics(call, token, head, row_max, row_sum);
 }

@@ -41,8 +41,8 @@ ENGINE = [
     ('weights_past_visible', 'engine/weights.h', 'v_store_part(to, n, v_div(', 'v_store_part(to, V_LANES, v_div('),
     ('aligned_past_the_end', 'engine/weights.h', 'return head < n ? head : n;', 'return head;'),
     ('run_boundary', 'engine/weights.h', 'visible[i] <= first + RUN_KEYS', 'visible[i] < first + RUN_KEYS'),
-    ('weights_not_zeroed', 'engine/weights.h', 'task->seq->kv_len - visible);',
-     'task->seq->kv_len - visible - (visible < task->seq->kv_len));'),
+    ('weights_not_zeroed', 'engine/weights.h', 'to + visible, columns - visible);',
+     'to + visible, columns - visible - (visible < columns));'),
     # where things lie
     ('query_head', 'engine/pack.h', 'task->head * job->plan->group + g', 'task->head + g'),
     ('output_head', 'engine/attend.h', 'tril_out_row(&call->out, row->token, row->head)', 'tril_out_row(&call->out, row->token, call->q_heads - 1 - row->head)'),
@@ -104,7 +104,7 @@ SCALAR = [
     ('scalar_max_nan', 'scalar.c', 'return x > best ? x : best;', 'return x < best ? best : x;'),
     ('scalar_lanes', 'scalar.c', '#define LANES     16', '#define LANES     8'),
     ('scalar_threshold', 'scalar.c', 't < -126.0f', 't <= -126.0f'),
-    ('scalar_weights_past_row', 'scalar.c', 'j < task->seq->kv_len; j++)', 'j <= task->seq->kv_len; j++)'),
+    ('scalar_weights_past_row', 'scalar.c', 'j < columns; j++)', 'j <= columns; j++)'),
     ('scalar_sum_not_fused', 'scalar.c', 'fma_once(*row_sum, *old, sum * *fresh)', '*row_sum * *old + sum * *fresh'),
 ]
 

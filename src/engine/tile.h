@@ -127,7 +127,7 @@ static ALWAYS_INLINE void tile_lane(const int first, const int rows, const int v
 static ALWAYS_INLINE void tile_step(const int first, const int rows, const int vecs, const bool whole, const float *a,
                                     const size_t a_row, struct tile_b *b, tile_acc acc)
 {
-    va av[MAX_ROWS];
+    va av[MAX_ROWS] = {a_load1(a)}; /* not used where A_STEP is 1, but compilers want it to have a value */
 #define DO(r)                                                                                                          \
     if (A_STEP > 1 && tile_has(first, rows, r)) av[r] = tile_a(whole, a + r * a_row);
     EACH_ROW(DO)

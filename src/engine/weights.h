@@ -101,13 +101,14 @@ static void weights_close(const struct tril_job *job, const struct tril_task *ta
                           int64_t first, const float *t, float max, float sum)
 {
     const int64_t visible = tril_visible(task->position + row->query);
-    float *to = weights_at(job, task, row);
-    const bool stream = weights_stream(job, task);
-    if (visible > 0) {
+    const bool stream = weights_stream(job, task), dense = job->weights->form == TRIL_WEIGHTS_DENSE;
+    const int64_t columns = dense ? task->seq->kv_len : visible;
+    if (columns > 0) { /* else the result may have no memory at all */
+        float *to = weights_at(job, task, row);
         weights_finish(false, to, to, first, max, sum);
-        weights_finish(stream, to + first, t, visible - first, max, sum);
+        if (visible > 0) weights_finish(stream, to + first, t, visible - first, max, sum);
+        weights_zero(stream, to + visible, columns - visible);
     }
-    if (job->weights->form == TRIL_WEIGHTS_DENSE) weights_zero(stream, to + visible, task->seq->kv_len - visible);
     tril_store_statistics(job->call, row->token, row->head, max, sum);
 }
 
