@@ -165,8 +165,11 @@ stage() {
         build=no model=${1#x86-} # the stage gcc has built it
         case $model in Haswell) isa=avx2 ;; *) isa=scalar ;; esac
         export TRIL_EXPECT_ISA=$isa TRIL_TEST_SCALE=$emulated
-        # One model without AVX2 and one with it run everything; the others are there for the choice of the tier.
-        case $model in Nehalem | Haswell) what=executables ;; *) what=dispatch,refuse,same-bits,special,bound ;; esac
+        # One model without AVX2 and one with it run the numbers; the others are there for the choice of the tier. Not
+        # memory and vec: qemu 7.2 reads and writes whole vectors where a masked move has lanes switched off, and so
+        # faults at a guard page where a CPU does not. Natively the AVX2 tier runs both.
+        what=dispatch,refuse,same-bits,special,bound
+        case $model in Nehalem | Haswell) what=$what,bits,properties,exp2,no-allocation ;; esac
         run_tests gcc $what --logbase "$1" -t 4 --wrapper "qemu-x86_64 -cpu $model"
         expect_tiers "$work/gcc/tests/host/bits" "$isa" qemu-x86_64 -cpu "$model"
         ;;
