@@ -87,9 +87,15 @@ typedef enum tril_dtype {
 /* How the elements of one token and head lie. */
 typedef enum tril_layout {
     TRIL_ROWS = 0, /* the head's elements are contiguous: [token][head][dim], with the strides of tril_tensor */
-    TRIL_PANELS,   /* K only, not built yet: [token/16][dim][16], so that 16 keys lie side by side for each dim */
+    TRIL_PANELS,   /* K only: per head [token/16][dim][16], so that 16 keys lie side by side for each dim */
     TRIL_LAYOUT_COUNT
 } tril_layout;
+
+/* In a K cache of TRIL_PANELS 16 tokens, a panel, take the place of 16 rows: element (token t, head h, dim i) lies at
+ * data + t / 16 * 16 * token_stride + h * head_stride + (i * 16 + t % 16) * size_of_element. Sequences begin at a
+ * multiple of 16 (kv_first), and the extent covers the last panel to its end; what stands there for tokens past kv_len
+ * is read and has no influence on any result. tril_append() fills such a cache. Attention reads it as it is, where
+ * rows have to be transposed first. */
 
 /* What is multiplied. The caller chooses; the library never does so by itself. */
 typedef enum tril_math {
@@ -133,16 +139,20 @@ typedef struct tril_seq {
     int64_t q_first;  /* its first row in q, out and the row statistics, 0 ... 2^47 (OVERFLOW above) */
     int64_t q_len;    /* queries, 0 ... 2^31 - 1; 0 is nothing to do */
     int64_t kv_len;   /* keys, 0 ... 2^31 - 1, the new ones included; 0 gives zeros */
-    int64_t kv_first; /* the first token of its keys in k and v, 0 ... 2^47; unused with blocks */
+    int64_t kv_first; /* the token of k and v that holds its first key, 0 ... 2^47; a multiple of 16 with TRIL_PANELS */
+    /* Of its keys only key_begin ... key_end - 1 take part, and k and v hold only these, from token kv_first on:
+     * key_begin a multiple of TRIL_KEY_BLOCK, key_end too or kv_len, 0 <= key_begin <= key_end <= kv_len; a key_end of
+     * 0 stands for kv_len. Both 0: all. For tril_attend*() only; see tril_merge(). */
+    int64_t key_begin;
+    int64_t key_end;
     /* not built yet: all 0 */
     const int32_t *blocks; /* its block table (paged K/V): token t is in block blocks[t / block_tokens] */
     int64_t prefix;        /* its first positions that see each other both ways */
-    int64_t key_begin;     /* of its keys only key_begin ... key_end - 1 take part, for tril_merge(): */
-    int64_t key_end;       /* multiples of TRIL_KEY_BLOCK, or kv_len; 0 and 0: all */
 } tril_seq;
 
-/* Flags of a call. */
-#define TRIL_UNNORMALISED 1u /* out holds O before the division by row_sum, for tril_merge(); not built yet */
+/* Flags of a call, for tril_merge(); tril_weights*() takes neither. */
+#define TRIL_UNNORMALISED 1u /* out holds O before the division by row_sum */
+#define TRIL_BLOCKWISE    2u /* with the other: a result of its own for every block of keys, see out_part_stride */
 
 /* One call. Zero it, set struct_size, then the fields that are wanted. */
 typedef struct tril_attention {
@@ -166,6 +176,17 @@ typedef struct tril_attention {
     const tril_seq *seqs; /* n_seqs of them, ascending in q_first, their query rows disjoint */
     int64_t n_seqs;       /* 0 ... 2^31 - 1; 0 is nothing to do */
     int64_t block_tokens; /* paged K/V: tokens in a block; not built yet, 0 */
+
+    /* TRIL_BLOCKWISE, else 0. Part b of a sequence, the keys of its block key_begin / TRIL_KEY_BLOCK + b, has its O at
+     * out.data + b * out_part_stride, and its row statistics (then not optional) at row_max and row_sum +
+     * b * statistics_part_stride. Every part has the extent of a whole result. out may not be q. */
+    int64_t out_part_stride;        /* bytes */
+    int64_t statistics_part_stride; /* floats, at least the rows of q times q_heads */
+
+    /* tril_*_team(): which call this is: the same number on each of its threads, one that no earlier call had in this
+     * workspace, 1 ... 2^62: say a counter. 0: the library counts by itself, which needs every thread 0 ... threads - 1
+     * to come to every call, be it late (or some never to any). */
+    int64_t team_call;
 
     float scale; /* of the scores; 0 means 1 / sqrt(qk_dim). scale * log2(e) must be finite in f32. */
 
@@ -210,9 +231,10 @@ typedef struct tril_weights_out {
 
 /* The bytes of workspace that `threads` threads together need for this call by tril_attend*() or tril_weights*(). The
  * tensors' pointers and extents are not looked at and may still be null; everything else of the call is checked as
- * there. The size depends on the tier in use (ask again after tril_force_isa()), and never shrinks when lengths or the
- * batch grow. v_dim may be 0 where only weights are wanted; v and out are then ignored.
- * threads: 1 in this version, up to 256 when the team calls are built.
+ * there. The size depends on the tier in use (ask again after tril_force_isa()). For one thread it never shrinks when
+ * lengths or the batch grow. A team may need more for one long sequence, whose keys it splits, than for a batch; so ask
+ * for each call, or take the largest answer. v_dim may be 0 where only weights are wanted; v and out are then ignored.
+ * threads: 1 ... 256.
  * Errors: NULL (call, bytes or seqs), STRUCT, SHAPE, DTYPE, PARAM, OVERFLOW, UNSUPPORTED; *bytes is then left alone. */
 TRIL_API tril_status tril_workspace(const tril_attention *call, int threads, size_t *bytes);
 
@@ -227,30 +249,49 @@ TRIL_API tril_status tril_attend(const tril_attention *call, void *workspace, si
 TRIL_API tril_status tril_weights(const tril_attention *call, const tril_weights_out *to, void *workspace,
                                   size_t bytes);
 
-/* The same by a team: every one of the host's `threads` threads calls it with the same arguments and its own number
- * `thread`, 0 <= thread < threads. The result is complete when every thread that came has returned. The workspace is
- * zeroed by the host once in its life. In this version: threads == 1; more are not built yet. */
+/* The same by a team of the host's threads, 1 ... 256 of them: each calls it with the same arguments and its own number
+ * `thread`, 0 <= thread < threads, at the same time, one after the other, or not at all, as long as one comes. A thread
+ * returns when it finds no work that nobody has begun. The result is complete when every thread that came has returned;
+ * only then may the next call begin. It fits parallel_for(threads, f): no thread waits for another. Every thread gets
+ * the same status.
+ *
+ * workspace: tril_workspace(call, threads) bytes, which the host zeroes once in its life; then it serves any number of
+ * calls of any shape, one after the other, at the same address, tril_attend() and tril_weights() among them. See
+ * team_call for hosts whose threads do not all come to every call.
+ * Errors as above, and SHAPE for a thread or a number of threads out of range. */
 TRIL_API tril_status tril_attend_team(const tril_attention *call, void *workspace, size_t bytes, int thread,
                                       int threads);
 TRIL_API tril_status tril_weights_team(const tril_attention *call, const tril_weights_out *to, void *workspace,
                                        size_t bytes, int thread, int threads);
 
-/* One partial result over a range of keys, for tril_merge(): `rows` rows, unnormalised. */
+/* One partial result over a range of keys, as tril_attend*() gives it with TRIL_UNNORMALISED: */
 typedef struct tril_partial {
-    const float *out;     /* [rows][dim], row_stride bytes apart */
-    const float *row_max; /* [rows] */
-    const float *row_sum; /* [rows] */
-    int64_t row_stride;   /* bytes */
+    const float *out;     /* [rows][dim], row_stride bytes apart: before the division */
+    const float *row_max; /* [rows]; -inf where the row sees none of the keys */
+    const float *row_sum; /* [rows]; -0 where the row sees none of the keys: the part is left out of that row */
+    int64_t row_stride;   /* bytes, a multiple of 4, at least 4 * dim */
 } tril_partial;
 
-/* Folds n partial results over disjoint, ascending ranges of keys, cut at multiples of TRIL_KEY_BLOCK, into the bits of
- * one call over all of them. Not built yet. */
-TRIL_API tril_status tril_merge(const tril_partial *parts, int64_t n, int64_t rows, int64_t dim, float *out,
-                                int64_t out_row_stride, float *row_max, float *row_sum);
+/* Folds n partial results over disjoint ranges of keys, ascending, into one: what a host needs that spreads the keys of
+ * a sequence over machines, NUMA nodes or calls. To the bits of one call over all keys if the first part begins at key
+ * 0, each of the others is one block of TRIL_KEY_BLOCK keys (TRIL_BLOCKWISE), and none is missing; where a later part
+ * covers several blocks, within the error bound of docs/contract.md.
+ *
+ * rows >= 0, n >= 1, 1 <= dim <= TRIL_MAX_HEAD_DIM. out: [rows][dim], out_row_stride bytes apart; it may be the first
+ * part's out with the same stride, row_max and row_sum (each optional) the first part's; any other overlap is not
+ * allowed and not looked for. flags: TRIL_UNNORMALISED to leave out the division, so that the result can be merged
+ * again, as a first part; else 0. Where a row sees no key at all, out is 0.
+ * Errors: NULL, STRUCT (a flag), SHAPE, STRIDE, ALIGN, OVERFLOW. */
+TRIL_API tril_status tril_merge(const tril_partial *parts, int64_t n, int64_t rows, int64_t dim, uint32_t flags,
+                                float *out, int64_t out_row_stride, float *row_max, float *row_sum);
 
-/* Appends `tokens` rows (contiguous f32, [token][kv_heads][dim]) to a K cache at token `at`, converting to the cache's
- * dtype and layout. Not built yet. */
-TRIL_API tril_status tril_append(const tril_out *cache, tril_layout layout, int64_t at, const float *rows,
+/* Writes tokens from_token ... from_token + tokens - 1 of `from` (F32, ROWS) into a K or V cache as its tokens at ...
+ * at + tokens - 1, in the cache's dtype (F32 in this version) and layout. `cache` is the tensor as attention will read
+ * it; here its memory is written: of the tokens' own elements only, never of others in the same panel. Both are
+ * [token][kv_heads][dim] with their own strides. Tokens and heads may be any, and nothing else is kept: a cache needs
+ * no initialisation. Not to be called while another thread reads or writes the same tokens.
+ * Errors: NULL, SHAPE, DTYPE, STRIDE, EXTENT, ALIGN, ALIAS, OVERFLOW, UNSUPPORTED. */
+TRIL_API tril_status tril_append(const tril_tensor *cache, int64_t at, const tril_tensor *from, int64_t from_token,
                                  int64_t tokens, int32_t kv_heads, int32_t dim);
 
 /* Converts n elements between dtypes, rounding to nearest even. n is a multiple of 32 for Q8_0 and Q4_0. Not built

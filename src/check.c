@@ -5,6 +5,7 @@
 #define MAX_HEADS  65536
 #define MAX_LENGTH INT32_MAX          /* a triangle's elements fit in 63 bits */
 #define MAX_FIRST  (INT64_C(1) << 47) /* a token's number */
+#define MAX_CALL   (INT64_C(1) << 62)
 #define TRY(x)                                                                                                         \
     do {                                                                                                               \
         const tril_status status_ = (x);                                                                               \
@@ -95,6 +96,20 @@ static tril_status check_rows(const struct rows *x, struct tril_checked *checked
     return TRIL_OK;
 }
 
+/* The region checked last comes `parts` times, a stride apart, all within `bytes`. */
+static tril_status repeat(struct tril_checked *checked, int64_t parts, int64_t stride, int64_t bytes)
+{
+    struct tril_region *region = &checked->regions[checked->n_regions - 1];
+    int64_t end;
+    if (stride < (int64_t)region->bytes) return TRIL_ERR_STRIDE;
+    TRY(mul_add(parts - 1, stride, (int64_t)region->bytes, &end));
+    if (region->begin > UINTPTR_MAX - (uintptr_t)end) return TRIL_ERR_OVERFLOW;
+    if (end > bytes) return TRIL_ERR_EXTENT;
+    region->bytes = (uint64_t)end;
+    region->period = 0; /* what lies between counts as written */
+    return TRIL_OK;
+}
+
 /* Whether b, taken as one run of bytes, lies between two neighbouring pieces of a. */
 static bool between(const struct tril_region *a, const struct tril_region *b)
 {
@@ -150,50 +165,89 @@ static tril_status check_shape(const tril_attention *call, enum tril_operation o
 }
 
 /* What this version has no code for. */
+static bool unbuilt_tensor(const tril_tensor *x)
+{
+    return x->dtype != TRIL_F32 || x->block_stride != 0 || x->scales != NULL || x->scales_bytes != 0 ||
+           x->scale_token_stride != 0 || x->scale_head_stride != 0 || x->scale_block_stride != 0;
+}
+
 static bool unbuilt(const tril_attention *call, enum tril_operation operation)
 {
     const tril_tensor *in[] = {&call->q, &call->k, &call->v};
     const int operands = without_values(operation) ? 2 : 3;
     for (int i = 0; i < operands; i++) {
-        const tril_tensor *x = in[i];
-        if (x->dtype != TRIL_F32 || x->layout != TRIL_ROWS || x->block_stride != 0 || x->scales != NULL ||
-            x->scales_bytes != 0 || x->scale_token_stride != 0 || x->scale_head_stride != 0 ||
-            x->scale_block_stride != 0)
-            return true;
+        if (unbuilt_tensor(in[i])) return true;
     }
     if (!without_values(operation) && call->out.dtype != TRIL_F32) return true;
     for (int64_t i = 0; i < call->n_seqs; i++) {
         const tril_seq *seq = &call->seqs[i];
-        if (seq->blocks != NULL || seq->prefix != 0 || seq->key_begin != 0 || seq->key_end != 0) return true;
+        if (seq->blocks != NULL || seq->prefix != 0) return true;
     }
-    return (call->flags & TRIL_UNNORMALISED) != 0 || call->math != TRIL_MATH_F32 || call->block_tokens != 0 ||
-           call->softcap != 0.0f || call->window != 0 || call->sink_tokens != 0 || call->sink_logits != NULL ||
-           call->alibi_slopes != NULL || call->tree != NULL || call->tree_row_stride != 0 || call->tree_bytes != 0;
+    return call->math != TRIL_MATH_F32 || call->block_tokens != 0 || call->softcap != 0.0f || call->window != 0 ||
+           call->sink_tokens != 0 || call->sink_logits != NULL || call->alibi_slopes != NULL || call->tree != NULL ||
+           call->tree_row_stride != 0 || call->tree_bytes != 0;
 }
 
-/* The sequences' ranges, and how many rows of q and of k and v they reach. */
-static tril_status check_seqs(const tril_attention *call, int64_t *query_tokens, int64_t *key_tokens)
+/* Whether the sequence's range of keys is one. */
+static bool is_key_range(const tril_seq *seq)
 {
+    const int64_t end = tril_key_end(seq);
+    return seq->key_begin >= 0 && seq->key_begin <= end && end <= seq->kv_len && seq->key_begin % TRIL_KEY_BLOCK == 0 &&
+           (end % TRIL_KEY_BLOCK == 0 || end == seq->kv_len);
+}
+
+static bool has_key_range(const tril_attention *call)
+{
+    for (int64_t i = 0; i < call->n_seqs; i++) {
+        if (call->seqs[i].key_begin != 0 || call->seqs[i].key_end != 0) return true;
+    }
+    return false;
+}
+
+/* The sequences' ranges, how many rows of q and of k and v they reach, and into how many blocks their keys fall. */
+static tril_status check_seqs(const tril_attention *call, int64_t *query_tokens, int64_t *key_tokens, int64_t *blocks)
+{
+    const bool panels = call->k.layout == TRIL_PANELS;
     int64_t next = 0;
-    *query_tokens = *key_tokens = 0;
+    *query_tokens = *key_tokens = *blocks = 0;
     if (call->n_seqs > 0 && call->seqs == NULL) return TRIL_ERR_NULL;
     for (int64_t i = 0; i < call->n_seqs; i++) {
         const tril_seq *seq = &call->seqs[i];
         if (seq->q_first < 0 || seq->q_len < 0 || seq->kv_len < 0 || seq->kv_first < 0) return TRIL_ERR_SHAPE;
         if (seq->q_len > MAX_LENGTH || seq->kv_len > MAX_LENGTH) return TRIL_ERR_SHAPE;
+        if (!is_key_range(seq)) return TRIL_ERR_SHAPE;
+        if (panels && seq->kv_first % TRIL_PANEL != 0) return TRIL_ERR_SHAPE;
         if (seq->q_first > MAX_FIRST || seq->kv_first > MAX_FIRST) return TRIL_ERR_OVERFLOW;
         if (seq->q_len == 0) continue;
         if (seq->q_first < next) return TRIL_ERR_SHAPE;
         next = seq->q_first + seq->q_len;
         *query_tokens = next;
-        if (seq->kv_len > 0 && seq->kv_first + seq->kv_len > *key_tokens) *key_tokens = seq->kv_first + seq->kv_len;
+        const int64_t keys = tril_key_end(seq) - seq->key_begin;
+        if (keys > 0 && seq->kv_first + keys > *key_tokens) *key_tokens = seq->kv_first + keys;
+        if (tril_seq_blocks(seq) > *blocks) *blocks = tril_seq_blocks(seq);
     }
     return TRIL_OK;
+}
+
+/* K, or a K cache, in panels: 16 tokens stand for one row of theirs. */
+static tril_status check_panels(const tril_tensor *x, int64_t tokens, int64_t heads, int64_t dim, bool written,
+                                struct tril_checked *checked)
+{
+    int64_t stride;
+    if (x->token_stride < 0) return TRIL_ERR_STRIDE;
+    if (x->token_stride % (int64_t)sizeof(float) != 0) return TRIL_ERR_ALIGN;
+    TRY(mul_add(x->token_stride, TRIL_PANEL, 0, &stride));
+    const struct rows rows = {
+        x->data,  x->bytes,       (tokens + TRIL_PANEL - 1) / TRIL_PANEL,    stride,
+        heads,    x->head_stride, dim * (int64_t)sizeof(float) * TRIL_PANEL, (int64_t)sizeof(float),
+        !written, written};
+    return check_rows(&rows, checked);
 }
 
 static tril_status check_tensor(const tril_tensor *x, int64_t tokens, int64_t heads, int64_t dim, bool may_repeat,
                                 struct tril_checked *checked)
 {
+    if (x->layout == TRIL_PANELS) return check_panels(x, tokens, heads, dim, false, checked);
     const struct rows rows = {x->data,
                               x->bytes,
                               tokens,
@@ -207,8 +261,8 @@ static tril_status check_tensor(const tril_tensor *x, int64_t tokens, int64_t he
     return check_rows(&rows, checked);
 }
 
-static tril_status check_out(const tril_out *x, int64_t tokens, int64_t heads, int64_t dim,
-                             struct tril_checked *checked)
+static tril_status check_out(const tril_out *x, int64_t tokens, int64_t heads, int64_t dim, int64_t parts,
+                             int64_t part_stride, struct tril_checked *checked)
 {
     const struct rows rows = {x->data,
                               x->bytes,
@@ -220,17 +274,24 @@ static tril_status check_out(const tril_out *x, int64_t tokens, int64_t heads, i
                               (int64_t)sizeof(float),
                               false,
                               true};
-    return check_rows(&rows, checked);
+    const int before = checked->n_regions;
+    TRY(check_rows(&rows, checked));
+    return parts > 1 && checked->n_regions > before ? repeat(checked, parts, part_stride, x->bytes) : TRIL_OK;
 }
 
-static tril_status check_statistics(const float *p, const struct tril_checked *so_far, struct tril_checked *checked)
+static tril_status check_statistics(const float *p, int64_t parts, const struct tril_checked *so_far,
+                                    struct tril_checked *checked)
 {
-    if (p == NULL) return TRIL_OK;
-    const int64_t row = so_far->call.q_heads * (int64_t)sizeof(float);
-    int64_t bytes;
+    const tril_attention *call = &so_far->call;
+    if (p == NULL) return (call->flags & TRIL_BLOCKWISE) != 0 && so_far->query_tokens > 0 ? TRIL_ERR_NULL : TRIL_OK;
+    const int64_t row = call->q_heads * (int64_t)sizeof(float);
+    int64_t bytes, stride;
     TRY(mul_add(so_far->query_tokens, row, 0, &bytes));
     const struct rows rows = {p, bytes, so_far->query_tokens, row, 1, 0, row, (int64_t)sizeof(float), false, true};
-    return check_rows(&rows, checked);
+    TRY(check_rows(&rows, checked));
+    if (parts <= 1 || so_far->query_tokens == 0) return TRIL_OK;
+    TRY(mul_add(call->statistics_part_stride, (int64_t)sizeof(float), 0, &stride));
+    return repeat(checked, parts, stride, INT64_MAX);
 }
 
 static tril_status check_weights(const struct tril_checked *so_far, struct tril_checked *checked)
@@ -274,8 +335,9 @@ static tril_status check_aliases(const struct tril_checked *checked)
         for (int j = i + 1; j < checked->n_regions; j++) {
             const struct tril_region *a = &checked->regions[i], *b = &checked->regions[j];
             if (!(a->written || b->written) || !overlap(a, b)) continue;
-            const bool q_and_out = a->begin == (uintptr_t)call->q.data && b->begin == (uintptr_t)call->out.data &&
-                                   a->bytes == b->bytes && !a->written && b->written;
+            const bool q_and_out = (call->flags & TRIL_BLOCKWISE) == 0 && a->begin == (uintptr_t)call->q.data &&
+                                   b->begin == (uintptr_t)call->out.data && a->bytes == b->bytes && !a->written &&
+                                   b->written;
             if (!(q_and_out && same_memory(call))) return TRIL_ERR_ALIAS;
         }
     }
@@ -285,12 +347,13 @@ static tril_status check_aliases(const struct tril_checked *checked)
 tril_status tril_check_call(const tril_attention *call, enum tril_operation operation, const tril_weights_out *to,
                             struct tril_checked *checked)
 {
-    int64_t key_tokens;
-    *checked = (struct tril_checked){.n_regions = 0};
+    int64_t key_tokens, blocks;
+    checked->n_regions = 0; /* the rest is filled in; zeroing it first would show in a call with nothing to do */
     if (call == NULL) return TRIL_ERR_NULL;
     TRY(take_struct(&checked->call, sizeof(*call), call, call->struct_size));
     const tril_attention *c = &checked->call;
-    if ((c->flags & ~TRIL_UNNORMALISED) != 0) return TRIL_ERR_STRUCT;
+    if ((c->flags & ~(TRIL_UNNORMALISED | TRIL_BLOCKWISE)) != 0 || c->flags == TRIL_BLOCKWISE) return TRIL_ERR_STRUCT;
+    const bool blockwise = (c->flags & TRIL_BLOCKWISE) != 0;
     if (operation == TRIL_WEIGHING) {
         if (to == NULL) return TRIL_ERR_NULL;
         TRY(take_struct(&checked->weights, sizeof(*to), to, to->struct_size));
@@ -303,23 +366,28 @@ tril_status tril_check_call(const tril_attention *call, enum tril_operation oper
     TRY(check_enums(c, operation));
     TRY(check_numbers(c));
     TRY(check_shape(c, operation));
-    TRY(check_seqs(c, &checked->query_tokens, &key_tokens));
+    TRY(check_seqs(c, &checked->query_tokens, &key_tokens, &blocks));
+    if (c->team_call < 0 || c->team_call > MAX_CALL) return TRIL_ERR_SHAPE;
+    if (c->out_part_stride < 0 || c->statistics_part_stride < 0) return TRIL_ERR_STRIDE;
+    if (!blockwise && (c->out_part_stride != 0 || c->statistics_part_stride != 0)) return TRIL_ERR_STRIDE;
+    if (c->out_part_stride % (int64_t)sizeof(float) != 0) return TRIL_ERR_ALIGN;
     if (unbuilt(c, operation)) return TRIL_ERR_UNSUPPORTED;
-    if (operation == TRIL_WEIGHING &&
-        (to->form == TRIL_WEIGHTS_COLUMN_SUMS || to->dtype != TRIL_F32 || to->last_rows != 0))
+    if (operation == TRIL_WEIGHING && (to->form == TRIL_WEIGHTS_COLUMN_SUMS || to->dtype != TRIL_F32 ||
+                                       to->last_rows != 0 || c->flags != 0 || has_key_range(c)))
         return TRIL_ERR_UNSUPPORTED;
     if (operation == TRIL_SIZING || operation == TRIL_SIZING_WEIGHTS) return TRIL_OK;
 
+    const int64_t parts = blockwise ? blocks : 1;
     TRY(check_tensor(&c->q, checked->query_tokens, c->q_heads, c->qk_dim, false, checked));
     TRY(check_tensor(&c->k, key_tokens, c->kv_heads, c->qk_dim, true, checked));
     if (operation == TRIL_ATTENDING) {
         TRY(check_tensor(&c->v, key_tokens, c->kv_heads, c->v_dim, true, checked));
-        TRY(check_out(&c->out, checked->query_tokens, c->q_heads, c->v_dim, checked));
+        TRY(check_out(&c->out, checked->query_tokens, c->q_heads, c->v_dim, parts, c->out_part_stride, checked));
     } else {
         TRY(check_weights(checked, checked));
     }
-    TRY(check_statistics(c->row_max, checked, checked));
-    TRY(check_statistics(c->row_sum, checked, checked));
+    TRY(check_statistics(c->row_max, parts, checked, checked));
+    TRY(check_statistics(c->row_sum, parts, checked, checked));
     checked->regions[checked->n_regions++] = (struct tril_region){
         .begin = (uintptr_t)c->seqs, .bytes = (uint64_t)c->n_seqs * sizeof(tril_seq), .written = false};
     return check_aliases(checked);
@@ -327,8 +395,7 @@ tril_status tril_check_call(const tril_attention *call, enum tril_operation oper
 
 tril_status tril_check_team(int thread, int threads)
 {
-    if (threads < 1 || threads > 256 || thread < 0 || thread >= threads) return TRIL_ERR_SHAPE;
-    return threads == 1 ? TRIL_OK : TRIL_ERR_UNSUPPORTED;
+    return threads < 1 || threads > TRIL_MAX_THREADS || thread < 0 || thread >= threads ? TRIL_ERR_SHAPE : TRIL_OK;
 }
 
 tril_status tril_check_workspace(const struct tril_checked *checked, const void *workspace, size_t bytes, size_t needed)
@@ -340,4 +407,59 @@ tril_status tril_check_workspace(const struct tril_checked *checked, const void 
         if (overlap(&region, &checked->regions[i])) return TRIL_ERR_ALIAS;
     }
     return TRIL_OK;
+}
+
+tril_status tril_check_merge(const tril_partial *parts, int64_t n, int64_t rows, int64_t dim, uint32_t flags,
+                             const float *out, int64_t out_row_stride, const float *row_max, const float *row_sum)
+{
+    struct tril_checked none = {.n_regions = 0};
+    if ((flags & ~TRIL_UNNORMALISED) != 0) return TRIL_ERR_STRUCT;
+    if (n < 1 || rows < 0 || dim < 1 || dim > TRIL_MAX_HEAD_DIM) return TRIL_ERR_SHAPE;
+    if (parts == NULL) return TRIL_ERR_NULL;
+    const int64_t width = dim * (int64_t)sizeof(float), element = (int64_t)sizeof(float);
+    const struct rows result = {out, INT64_MAX, rows, out_row_stride, 1, 0, width, element, false, true};
+    TRY(check_rows(&result, &none));
+    if ((uintptr_t)row_max % sizeof(float) != 0 || (uintptr_t)row_sum % sizeof(float) != 0) return TRIL_ERR_ALIGN;
+    for (int64_t i = 0; i < n; i++) {
+        const tril_partial *part = &parts[i];
+        const struct rows partial = {part->out, INT64_MAX, rows, part->row_stride, 1, 0, width, element, false, false};
+        none.n_regions = 0;
+        TRY(check_rows(&partial, &none));
+        if (rows > 0 && (part->row_max == NULL || part->row_sum == NULL)) return TRIL_ERR_NULL;
+        if ((uintptr_t)part->row_max % sizeof(float) != 0 || (uintptr_t)part->row_sum % sizeof(float) != 0)
+            return TRIL_ERR_ALIGN;
+    }
+    return TRIL_OK;
+}
+
+tril_status tril_check_append(const tril_tensor *cache, int64_t at, const tril_tensor *from, int64_t from_token,
+                              int64_t tokens, int32_t kv_heads, int32_t dim)
+{
+    struct tril_checked checked = {.n_regions = 0};
+    if (cache == NULL || from == NULL) return TRIL_ERR_NULL;
+    if ((unsigned)cache->dtype >= TRIL_DTYPE_COUNT || (unsigned)cache->layout >= TRIL_LAYOUT_COUNT ||
+        from->dtype != TRIL_F32 || from->layout != TRIL_ROWS)
+        return TRIL_ERR_DTYPE;
+    if (at < 0 || from_token < 0 || tokens < 0 || tokens > MAX_LENGTH) return TRIL_ERR_SHAPE;
+    if (kv_heads < 1 || kv_heads > MAX_HEADS || dim < 1 || dim > TRIL_MAX_HEAD_DIM) return TRIL_ERR_SHAPE;
+    if (at > MAX_FIRST || from_token > MAX_FIRST) return TRIL_ERR_OVERFLOW;
+    if (unbuilt_tensor(cache) || unbuilt_tensor(from)) return TRIL_ERR_UNSUPPORTED;
+    const int64_t reach = tokens == 0 ? 0 : at + tokens, from_reach = tokens == 0 ? 0 : from_token + tokens;
+    TRY(check_tensor(from, from_reach, kv_heads, dim, true, &checked));
+    if (cache->layout == TRIL_PANELS) {
+        TRY(check_panels(cache, reach, kv_heads, dim, true, &checked));
+    } else {
+        const struct rows rows = {cache->data,
+                                  cache->bytes,
+                                  reach,
+                                  cache->token_stride,
+                                  kv_heads,
+                                  cache->head_stride,
+                                  dim * (int64_t)sizeof(float),
+                                  (int64_t)sizeof(float),
+                                  false,
+                                  true};
+        TRY(check_rows(&rows, &checked));
+    }
+    return checked.n_regions == 2 && overlap(&checked.regions[0], &checked.regions[1]) ? TRIL_ERR_ALIAS : TRIL_OK;
 }

@@ -32,6 +32,10 @@ static inline float tril_log2_scale(float scale)
 tril_status tril_check_call(const tril_attention *call, enum tril_operation operation, const tril_weights_out *to,
                             struct tril_checked *checked);
 tril_status tril_check_team(int thread, int threads);
+tril_status tril_check_merge(const tril_partial *parts, int64_t n, int64_t rows, int64_t dim, uint32_t flags,
+                             const float *out, int64_t out_row_stride, const float *row_max, const float *row_sum);
+tril_status tril_check_append(const tril_tensor *cache, int64_t at, const tril_tensor *from, int64_t from_token,
+                              int64_t tokens, int32_t kv_heads, int32_t dim);
 tril_status tril_check_workspace(const struct tril_checked *checked, const void *workspace, size_t bytes,
                                  size_t needed);
 

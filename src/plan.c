@@ -1,8 +1,41 @@
 #include "plan.h"
 
+#include <string.h>
+
+#include "team.h"
+
+/* Tasks of a team are cut down to this many rows before their keys are split: below it packing a block of keys would
+ * cost more than a tenth of the work on it. */
+#define MIN_ROWS 48
+/* How many classes of task sizes a team's walk tells apart, each half of the one before. */
+#define LEVELS 4
+
+static int64_t min_of(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t max_of(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static int64_t ceil_div(int64_t n, int64_t by)
+{
+    return (n + by - 1) / by;
+}
+
 static int64_t round_up(int64_t n, int64_t to)
 {
-    return (n + to - 1) / to * to;
+    return ceil_div(n, to) * to;
+}
+
+static int log2_of(int64_t n)
+{
+    int log = 0;
+    while ((n >>= 1) > 0)
+        log++;
+    return log;
 }
 
 static int64_t gcd(int64_t a, int64_t b)
@@ -26,6 +59,156 @@ int64_t tril_packed_offset(const tril_seq *seq, int64_t i)
     return rows * shortest + triangle;
 }
 
+/* Chunk `chunk` of a sequence's queries, all K/V heads; the walk narrows it down. */
+static void unit_of(const struct tril_plan *plan, const tril_attention *call, const tril_seq *seq, int64_t chunk,
+                    int64_t head, struct tril_task *unit)
+{
+    const int64_t query = chunk * plan->positions, end = tril_key_end(seq);
+    memset(unit, 0, sizeof *unit);
+    unit->seq = seq;
+    unit->query = query;
+    unit->queries = min_of(plan->positions, seq->q_len - query);
+    unit->position = seq->kv_len - seq->q_len + query;
+    unit->first = seq->key_begin;
+    unit->keys = max_of(unit->first, min_of(end, tril_visible(unit->position + unit->queries - 1)));
+    unit->unit_keys = unit->keys;
+    unit->token = seq->kv_first - seq->key_begin;
+    unit->few = unit->queries * plan->group <= plan->few_rows;
+    unit->head = head;
+    unit->heads = 1;
+    if (unit->few) {
+        const int64_t fit = TRIL_FEW_ROWS_IN_ALL / (unit->queries * plan->group);
+        unit->heads = min_of(min_of(plan->few_heads, max_of(fit, 1)), call->kv_heads - head);
+    }
+}
+
+static int64_t chunks_of(const struct tril_plan *plan, const tril_seq *seq)
+{
+    return ceil_div(seq->q_len, plan->positions);
+}
+
+static int64_t unit_blocks(const struct tril_task *unit)
+{
+    return ceil_div(unit->unit_keys - unit->first, TRIL_KEY_BLOCK);
+}
+
+static int64_t unit_parts(const struct tril_plan *plan, const struct tril_task *unit)
+{
+    return max_of(1, min_of(plan->parts, unit_blocks(unit)));
+}
+
+/* A state of each row for each block. */
+static int64_t unit_states(const struct tril_plan *plan, const struct tril_task *unit)
+{
+    return unit_blocks(unit) * unit->heads * unit->queries * plan->group * (plan->v_row + 2);
+}
+
+/* Makes the next unit of the pass the walk's; false at its end. */
+static bool next_unit(const struct tril_plan *plan, const tril_attention *call, struct tril_walk *walk)
+{
+    if (walk->parts > 1) {
+        walk->units++;
+        walk->states += unit_states(plan, &walk->unit);
+    }
+    walk->part = walk->parts = 0;
+    for (; walk->seq < call->n_seqs; walk->seq++, walk->in_seq = false) {
+        const tril_seq *seq = &call->seqs[walk->seq];
+        if (!walk->in_seq) {
+            walk->in_seq = true;
+            walk->chunk = chunks_of(plan, seq);
+            walk->head = call->kv_heads;
+        }
+        if (walk->head >= call->kv_heads) {
+            walk->chunk--;
+            walk->head = 0;
+        }
+        if (walk->chunk >= 0) {
+            unit_of(plan, call, seq, walk->chunk, walk->head, &walk->unit);
+            walk->unit.packed = walk->packed;
+            walk->unit.unit = walk->units;
+            walk->unit.states = walk->states;
+            walk->head += walk->unit.heads;
+            walk->parts = unit_parts(plan, &walk->unit);
+            return true;
+        }
+        walk->packed += tril_packed_offset(seq, seq->q_len);
+    }
+    return false;
+}
+
+static void next_part(struct tril_walk *walk, struct tril_task *task)
+{
+    const int64_t blocks = unit_blocks(&walk->unit), parts = walk->parts, part = walk->part++;
+    *task = walk->unit;
+    task->part = part;
+    task->parts = parts;
+    if (parts == 1) return;
+    /* The last parts take the remainder: later keys are the ones that fewer rows see. */
+    const int64_t begin = blocks * part / parts, end = blocks * (part + 1) / parts;
+    task->first = walk->unit.first + begin * TRIL_KEY_BLOCK;
+    task->keys = min_of(walk->unit.keys, walk->unit.first + end * TRIL_KEY_BLOCK);
+}
+
+static int64_t task_size(const struct tril_plan *plan, const struct tril_task *task)
+{
+    return task->heads * task->queries * plan->group * (task->keys - task->first + 1);
+}
+
+/* 0 for the tasks of the largest class, levels - 1 for all the small ones. */
+static int level_of(const struct tril_plan *plan, const struct tril_task *task)
+{
+    return (int)min_of(max_of(plan->top - log2_of(task_size(plan, task)), 0), plan->levels - 1);
+}
+
+bool tril_plan_next(const struct tril_plan *plan, const tril_attention *call, struct tril_walk *walk,
+                    struct tril_task *task)
+{
+    for (; walk->level < plan->levels; *walk = (struct tril_walk){.level = walk->level + 1}) {
+        while (walk->part < walk->parts || next_unit(plan, call, walk)) {
+            next_part(walk, task);
+            if (plan->levels == 1 || level_of(plan, task) == walk->level) return true;
+        }
+    }
+    return false;
+}
+
+/* How many units there are, and the size of the largest. */
+static int64_t count_units(struct tril_plan *plan, const tril_attention *call, int64_t *largest)
+{
+    int64_t units = 0;
+    struct tril_task unit;
+    *largest = 1;
+    for (int64_t i = 0; i < call->n_seqs; i++) {
+        const tril_seq *seq = &call->seqs[i];
+        const int64_t chunks = chunks_of(plan, seq);
+        if (chunks == 0) continue;
+        /* All chunks but the last are alike, the last one sees the most. */
+        for (int64_t chunk = max_of(chunks - 2, 0); chunk < chunks; chunk++) {
+            unit_of(plan, call, seq, chunk, 0, &unit);
+            units += ceil_div(call->kv_heads, unit.heads) * (chunk == chunks - 1 ? 1 : chunks - 1);
+            *largest = max_of(*largest, task_size(plan, &unit));
+        }
+    }
+    return units;
+}
+
+/* Enough tasks for a team: fewer rows in each, then fewer heads, then fewer keys. */
+static void cut_for_team(struct tril_plan *plan, const tril_attention *call, int64_t step, int threads)
+{
+    const int64_t want = (int64_t)threads * TRIL_TASKS_PER_THREAD;
+    int64_t queries = 0, largest;
+    for (int64_t i = 0; i < call->n_seqs; i++)
+        queries += call->seqs[i].q_len;
+    const int64_t least = round_up(ceil_div(MIN_ROWS, plan->group), step);
+    const int64_t even = max_of(queries / ceil_div(want, call->kv_heads) / step * step, least);
+    plan->positions = min_of(plan->positions, even);
+    plan->few_heads = min_of(plan->few_heads, ceil_div((int64_t)call->kv_heads * TRIL_TASKS_PER_THREAD, threads));
+    const int64_t units = count_units(plan, call, &largest);
+    if (units > 0 && units < want) plan->parts = ceil_div(want, units);
+    plan->levels = LEVELS;
+    plan->top = log2_of(largest / plan->parts);
+}
+
 /* Every region starts on a cache line. */
 static size_t place(size_t *at, int64_t floats)
 {
@@ -34,7 +217,28 @@ static size_t place(size_t *at, int64_t floats)
     return here;
 }
 
-void tril_plan_make(struct tril_plan *plan, const tril_attention *call, const struct tril_blocking *blocking)
+/* One thread's area. Its size depends on the heads and on whether there are any but few-row tasks, nothing else. */
+static void lay_out_area(struct tril_plan *plan, const tril_attention *call, const struct tril_blocking *blocking,
+                         int64_t task_rows, bool all_few)
+{
+    const int64_t few = plan->few_rows > 0 ? min_of(TRIL_FEW_ROWS_IN_ALL, plan->few_rows * call->kv_heads) : 0;
+    const int64_t rows = all_few ? few : max_of(task_rows, few);
+    const int64_t keys = all_few ? TRIL_FEW_STEP : (int64_t)TRIL_RUN_BLOCKS * TRIL_KEY_BLOCK;
+    size_t at = 0;
+    plan->v_panel = TRIL_KEY_BLOCK * TRIL_PANEL + 16;
+    plan->q = place(&at, rows * call->qk_dim);
+    plan->k = place(&at, keys * call->qk_dim);
+    plan->v = place(&at, all_few ? TRIL_FEW_STEP * TRIL_PANEL : plan->v_row / TRIL_PANEL * (int64_t)plan->v_panel);
+    plan->s = place(&at, max_of((int64_t)blocking->tile_rows * TRIL_SCORE_ROW, few * TRIL_FEW_SCORE_ROW));
+    plan->o = place(&at, rows * plan->v_row);
+    plan->block_o = place(&at, few * plan->v_row);
+    plan->row_max = place(&at, rows);
+    plan->row_sum = place(&at, rows);
+    plan->area = at;
+}
+
+bool tril_plan_make(struct tril_plan *plan, const tril_attention *call, const struct tril_blocking *blocking,
+                    int threads)
 {
     plan->group = call->q_heads / call->kv_heads;
     /* Whole tiles: the smallest number of positions whose rows are a multiple of the tile's, as often as it fits. */
@@ -42,43 +246,35 @@ void tril_plan_make(struct tril_plan *plan, const tril_attention *call, const st
     const int64_t steps = blocking->task_rows / (step * plan->group);
     plan->positions = steps > 0 ? steps * step : 1;
     plan->v_row = round_up(call->v_dim, TRIL_PANEL);
-    plan->v_panel = TRIL_KEY_BLOCK * TRIL_PANEL + 16;
+    plan->few_rows = blocking->few_rows;
+    const int64_t unit_tokens = call->k.layout == TRIL_PANELS ? TRIL_PANEL : 1;
+    const bool together = call->k.head_stride / unit_tokens <= call->k.token_stride;
+    plan->few_heads = together ? call->kv_heads : 1;
+    plan->parts = 1;
+    plan->levels = 1;
+    plan->top = 0;
 
-    const int64_t rows = plan->positions * plan->group;
-    size_t at = 0;
-    plan->q = place(&at, rows * call->qk_dim);
-    plan->k = place(&at, (int64_t)TRIL_RUN_BLOCKS * TRIL_KEY_BLOCK * call->qk_dim);
-    plan->v = place(&at, plan->v_row / TRIL_PANEL * (int64_t)plan->v_panel);
-    plan->s = place(&at, (int64_t)blocking->tile_rows * TRIL_SCORE_ROW);
-    plan->o = place(&at, rows * plan->v_row);
-    plan->row_max = place(&at, rows);
-    plan->row_sum = place(&at, rows);
-    plan->bytes = at * sizeof(float) + 63;
-}
+    bool all_few = true;
+    for (int64_t i = 0; i < call->n_seqs; i++)
+        all_few = all_few && call->seqs[i].q_len * plan->group <= plan->few_rows;
+    lay_out_area(plan, call, blocking, plan->positions * plan->group, all_few);
 
-bool tril_plan_next(const struct tril_plan *plan, const tril_attention *call, struct tril_walk *walk,
-                    struct tril_task *task)
-{
-    while (walk->seq < call->n_seqs && walk->query >= call->seqs[walk->seq].q_len) {
-        walk->packed += tril_packed_offset(&call->seqs[walk->seq], call->seqs[walk->seq].q_len);
-        walk->seq++;
-        walk->query = 0;
+    if (threads > 1) cut_for_team(plan, call, step, threads);
+    int64_t states = 0;
+    if (plan->parts > 1) {
+        struct tril_walk walk = {0};
+        while (next_unit(plan, call, &walk)) {
+            if (walk.states > INT64_MAX / 64) return false;
+        }
+        states = walk.states;
     }
-    if (walk->seq >= call->n_seqs) return false;
-
-    const tril_seq *seq = &call->seqs[walk->seq];
-    const int64_t left = seq->q_len - walk->query;
-    task->seq = seq;
-    task->head = walk->head;
-    task->query = walk->query;
-    task->queries = left < plan->positions ? left : plan->positions;
-    task->position = seq->kv_len - seq->q_len + walk->query;
-    task->keys = tril_visible(task->position + task->queries - 1);
-    task->packed = walk->packed;
-
-    if (++walk->head == call->kv_heads) {
-        walk->head = 0;
-        walk->query += task->queries;
-    }
+    size_t at = sizeof(struct tril_team) / sizeof(float);
+    plan->states = place(&at, states);
+    plan->areas = at;
+    uint64_t bytes;
+    if (__builtin_mul_overflow((uint64_t)plan->area, (uint64_t)threads * sizeof(float), &bytes) ||
+        __builtin_add_overflow(bytes, at * sizeof(float) + 63, &bytes) || bytes > SIZE_MAX / 2)
+        return false;
+    plan->bytes = (size_t)bytes;
     return true;
 }

@@ -11,6 +11,7 @@ struct tril_blocking {
     int lanes;     /* floats in a vector: a packed row is a multiple of it */
     int tile_rows; /* query rows that the register tile takes at once */
     int task_rows; /* query rows of a task: all of them share one packing of a K/V block */
+    int few_rows;  /* up to so many rows of one K/V head go the way of engine/few.h; 0: none */
 };
 
 /* tril_weights packs this many blocks of keys at once, so that rows up to that long are computed in the workspace and
@@ -19,36 +20,70 @@ struct tril_blocking {
 #define TRIL_RUN_BLOCKS 4
 #define TRIL_SCORE_ROW  (TRIL_RUN_BLOCKS * TRIL_KEY_BLOCK + 16)
 
+/* A few-row task walks over the K/V heads of a token before it goes on to the next, so that it reads memory in the
+ * order in which it lies. It takes at most this many rows in all, whose scores against one block fit in L2. */
+#define TRIL_FEW_ROWS_IN_ALL 192
+#define TRIL_FEW_SCORE_ROW   (TRIL_KEY_BLOCK + 16)
+#define TRIL_FEW_STEP        32 /* the most keys that it takes of one head before the next head's turn */
+
 /* Packed panels are 16 columns wide on every tier; a packed value row is padded to whole panels. */
 #define TRIL_PANEL 16
+
+#define TRIL_MAX_THREADS 256
+/* How many tasks a team wants per thread, so that it does not matter when each of them comes. */
+#define TRIL_TASKS_PER_THREAD 4
+/* Only a call of fewer units than that is split over keys. */
+#define TRIL_MAX_SPLIT_UNITS (TRIL_MAX_THREADS * TRIL_TASKS_PER_THREAD)
 
 struct tril_plan {
     int64_t group;     /* query heads per K/V head */
     int64_t positions; /* query positions in a task; its rows are positions * group, ordered [position][query head] */
     int64_t v_row;     /* v_dim rounded up to whole panels, in floats */
-    /* The workspace of one thread: offsets in floats from its 64-byte aligned start. */
+    int64_t few_rows;  /* of the tier's blocking */
+    int64_t few_heads; /* K/V heads that a few-row task may take: more than 1 only where a token's heads lie together */
+    int64_t parts;     /* a unit's keys are split into so many tasks, as far as it has blocks */
+    int levels;        /* passes of the walk, from the largest tasks to the smallest */
+    int top;           /* log2 of the largest task's size */
+    /* The workspace, from its 64-byte aligned start, in floats: the team's counters, the states of split units, and
+     * `threads` areas of `area` floats. */
+    size_t states, areas, area;
+    size_t bytes; /* of the whole, with the room to align its start */
+    /* One area: offsets from its start. "row": of the task's largest number of rows. */
     size_t q;                /* [row][qk_dim]: packed queries */
     size_t k;                /* [key/16][qk_dim][16]: a packed run of keys; tril_attend uses one block of it */
     size_t v, v_panel;       /* [v_row/16], v_panel floats apart, of [key][16]: one packed block of values */
-    size_t s;                /* [tile_rows][TRIL_SCORE_ROW]: scores, then weights */
+    size_t s;                /* [tile_rows][TRIL_SCORE_ROW] or [row][TRIL_FEW_SCORE_ROW]: scores, then weights */
     size_t o;                /* [row][v_row]: the output before the division */
+    size_t block_o;          /* [row][v_row]: one block's part of it, few-row tasks only */
     size_t row_max, row_sum; /* [row] */
-    size_t bytes;            /* of the whole, with the room to align its start */
 };
 
-/* Query positions of one sequence, and the query heads that share one K/V head. */
+/* What one thread computes in one piece: query positions of one sequence, the query heads of some K/V heads, a range of
+ * keys. Tasks that differ in the keys alone are the parts of one unit. */
 struct tril_task {
     const tril_seq *seq;
-    int64_t head;           /* K/V head */
+    int64_t head, heads;    /* K/V heads; more than one in a few-row task only */
     int64_t query, queries; /* first query of the sequence, how many */
     int64_t position;       /* where the first query stands; negative where it sees no key */
-    int64_t keys;           /* visible to the last query */
-    int64_t packed;         /* TRIL_WEIGHTS_PACKED: element of the sequence's first row */
+    int64_t first, keys; /* positions first ... keys - 1: a multiple of TRIL_KEY_BLOCK, and what the last query sees */
+    int64_t token;       /* the token of k and v that holds position 0 (before them, if key_begin is not 0) */
+    int64_t packed;      /* TRIL_WEIGHTS_PACKED: element of the sequence's first row */
+    bool few;
+    /* Of a split unit: */
+    int64_t part, parts; /* 1: it is not split */
+    int64_t unit;        /* its number among the split units */
+    int64_t unit_keys;   /* what the unit sees: `keys` of its last part */
+    int64_t states;      /* floats from plan.states on; see tril_place_of() */
 };
 
-/* Walks the tasks of a call: start with a zeroed one. */
+/* Walks the tasks of a call, the largest first where there is a team: start with a zeroed one. */
 struct tril_walk {
-    int64_t seq, query, head, packed;
+    struct tril_task unit; /* of which some parts are still to come, if part < parts */
+    int64_t part, parts;
+    int level;
+    int64_t seq, chunk, head; /* the unit after it: chunks count down from the sequence's last */
+    bool in_seq;
+    int64_t packed, units, states; /* sums over the units before it */
 };
 
 /* How many keys the query at `position` sees. */
@@ -57,10 +92,24 @@ static inline int64_t tril_visible(int64_t position)
     return position < 0 ? 0 : position + 1;
 }
 
+/* One past the last position of the sequence's range of keys. */
+static inline int64_t tril_key_end(const tril_seq *seq)
+{
+    return seq->key_end == 0 ? seq->kv_len : seq->key_end;
+}
+
+/* TRIL_BLOCKWISE: the parts of a sequence. */
+static inline int64_t tril_seq_blocks(const tril_seq *seq)
+{
+    return (tril_key_end(seq) - seq->key_begin + TRIL_KEY_BLOCK - 1) / TRIL_KEY_BLOCK;
+}
+
 /* TRIL_WEIGHTS_PACKED: where row i begins, in elements from the sequence's first row; i == q_len gives the size. */
 int64_t tril_packed_offset(const tril_seq *seq, int64_t i);
 
-void tril_plan_make(struct tril_plan *plan, const tril_attention *call, const struct tril_blocking *blocking);
+/* False where a size does not fit. */
+bool tril_plan_make(struct tril_plan *plan, const tril_attention *call, const struct tril_blocking *blocking,
+                    int threads);
 bool tril_plan_next(const struct tril_plan *plan, const tril_attention *call, struct tril_walk *walk,
                     struct tril_task *task);
 

@@ -72,17 +72,33 @@ static float exp2_from(float t, float max)
     return exp2_once(t - (max == MINUS_INF ? 0.0f : max));
 }
 
+/* Element (key, d) of a K/V head. */
+static const float *key_at(const struct tril_job *job, const struct tril_task *task, int64_t key, int64_t head,
+                           int *stride)
+{
+    const tril_tensor *k = &job->call->k;
+    const int64_t token = task->token + key;
+    if (k->layout == TRIL_PANELS) {
+        *stride = TRIL_PANEL;
+        return tril_panel(k, token / TRIL_PANEL * TRIL_PANEL, head) + token % TRIL_PANEL;
+    }
+    *stride = 1;
+    return tril_row(k, token, head);
+}
+
 /* t of n keys from `first` on; their maximum, and the sum of their p, 16 lanes by position and then a tree. */
-static void block_softmax(const struct tril_job *job, const struct tril_task *task, const float *q, int64_t first,
-                          int n, float *t, float *max, float *sum)
+static void block_softmax(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
+                          int64_t first, int n, float *t, float *max, float *sum)
 {
     const tril_attention *call = job->call;
+    const float *q = tril_row(&call->q, row->token, row->head);
     float best = MINUS_INF, lane[LANES] = {0.0f};
     for (int j = 0; j < n; j++) {
-        const float *k = tril_row(&call->k, task->seq->kv_first + first + j, task->head);
+        int stride;
+        const float *k = key_at(job, task, first + j, row->head / job->plan->group, &stride);
         float s = 0.0f;
         for (int d = 0; d < call->qk_dim; d++)
-            s = fma_once(q[d], k[d], s);
+            s = fma_once(q[d], k[(ptrdiff_t)d * stride], s);
         t[j] = s * job->log2_scale;
         best = larger(t[j], best);
     }
@@ -106,84 +122,131 @@ static void fold(float *row_max, float *row_sum, float max, float sum, float *ol
     *row_sum = fma_once(*row_sum, *old, sum * *fresh);
 }
 
-static int block_keys(int64_t visible, int64_t first)
+/* How many of the block's keys a row of the task sees. */
+static int block_keys(const struct tril_task *task, const struct tril_task_row *row, int64_t first)
 {
-    return visible - first < TRIL_KEY_BLOCK ? (int)(visible - first) : TRIL_KEY_BLOCK;
+    const int64_t end = row->visible < task->keys ? row->visible : task->keys;
+    return end - first < TRIL_KEY_BLOCK ? (int)(end - first) : TRIL_KEY_BLOCK;
 }
 
-static void attend_row(const struct tril_job *job, const struct tril_task *task, int64_t i, int64_t head, float *ws)
+/* One block's O before any division, and its maximum and sum. */
+static void attend_block(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
+                         int64_t first, float *p, float *o, float *max, float *sum)
 {
     const tril_attention *call = job->call;
-    const int64_t visible = tril_visible(task->position + i), token = task->seq->q_first + task->query + i;
-    const float *q = tril_row(&call->q, token, head);
+    const int n = block_keys(task, row, first);
+    block_softmax(job, task, row, first, n, p, max, sum);
+    for (int d = 0; d < call->v_dim; d++)
+        o[d] = 0.0f;
+    for (int j = 0; j < n; j++) {
+        const float *v = tril_row(&call->v, task->token + first + j, row->head / job->plan->group);
+        const float weight = exp2_from(p[j], *max);
+        for (int d = 0; d < call->v_dim; d++)
+            o[d] = fma_once(weight, v[d], o[d]);
+    }
+}
+
+static void attend_row(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
+                       float *ws)
+{
+    const tril_attention *call = job->call;
     float *o = ws + job->plan->o, *block = ws + job->plan->v, *p = ws + job->plan->s;
     float row_max = MINUS_INF, row_sum = 0.0f;
 
     for (int d = 0; d < call->v_dim; d++)
         o[d] = 0.0f;
-    for (int64_t first = 0; first < visible; first += TRIL_KEY_BLOCK) {
-        const int n = block_keys(visible, first);
+    for (int64_t first = task->first; first < task->keys && first < row->visible; first += TRIL_KEY_BLOCK) {
         float max, sum, old, fresh;
-        block_softmax(job, task, q, first, n, p, &max, &sum);
-        for (int d = 0; d < call->v_dim; d++)
-            block[d] = 0.0f;
-        for (int j = 0; j < n; j++) {
-            const float *v = tril_row(&call->v, task->seq->kv_first + first + j, task->head);
-            const float weight = exp2_from(p[j], max);
-            for (int d = 0; d < call->v_dim; d++)
-                block[d] = fma_once(weight, v[d], block[d]);
+        attend_block(job, task, row, first, p, block, &max, &sum);
+        if (tril_blockwise(job, task)) {
+            const struct tril_place to = tril_place_of(job, task, row, first);
+            for (int d = 0; d < call->v_dim; d++) /* the first block of all is folded onto +0 */
+                to.o[d] = first == 0 ? block[d] + 0.0f : block[d];
+            tril_store_statistics(&to, max, sum);
+            continue;
         }
         fold(&row_max, &row_sum, max, sum, &old, &fresh);
         for (int d = 0; d < call->v_dim; d++)
             o[d] = fma_once(o[d], old, block[d] * fresh);
     }
-    float *out = tril_out_row(&call->out, token, head);
+    if (tril_blockwise(job, task)) return;
+    const struct tril_place to = tril_place_of(job, task, row, task->first);
+    const float l = tril_divides(job, task) && row_sum != 0.0f ? row_sum : 1.0f;
     for (int d = 0; d < call->v_dim; d++)
-        out[d] = o[d] / (row_sum == 0.0f ? 1.0f : row_sum);
-    tril_store_statistics(call, token, head, row_max, row_sum);
+        to.o[d] = o[d] / l;
+    tril_store_statistics(&to, row_max, row_sum);
 }
 
-static void weights_row(const struct tril_job *job, const struct tril_task *task, int64_t i, int64_t head, float *ws)
+static void weights_end(float *row, int64_t n, float max, float sum)
 {
-    const tril_attention *call = job->call;
-    const int64_t visible = tril_visible(task->position + i), token = task->seq->q_first + task->query + i;
-    const float *q = tril_row(&call->q, token, head);
-    const int64_t columns = job->weights->form == TRIL_WEIGHTS_DENSE ? task->seq->kv_len : visible;
-    float *row = columns > 0 ? tril_weights_row(job->weights, task, task->query + i, head) : NULL;
+    for (int64_t j = 0; j < n; j++)
+        row[j] = exp2_from(row[j], max) / (sum == 0.0f ? 1.0f : sum);
+}
+
+static void weights_row(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
+                        float *ws)
+{
+    const int64_t columns = job->weights->form == TRIL_WEIGHTS_DENSE ? task->seq->kv_len : row->visible;
+    float *to = columns > 0 ? tril_weights_row(job->weights, task, row->query, row->head) : NULL;
     float *t = ws + job->plan->s;
     float row_max = MINUS_INF, row_sum = 0.0f;
 
-    for (int64_t first = 0; first < visible; first += TRIL_KEY_BLOCK) {
-        const int n = block_keys(visible, first);
+    for (int64_t first = task->first; first < task->keys && first < row->visible; first += TRIL_KEY_BLOCK) {
+        const int n = block_keys(task, row, first);
         float max, sum, old, fresh;
-        block_softmax(job, task, q, first, n, t, &max, &sum);
-        memcpy(row + first, t, (size_t)n * sizeof(float));
+        block_softmax(job, task, row, first, n, t, &max, &sum);
+        memcpy(to + first, t, (size_t)n * sizeof(float));
+        if (tril_blockwise(job, task)) {
+            const struct tril_place state = tril_place_of(job, task, row, first);
+            tril_store_statistics(&state, max, sum);
+        }
         fold(&row_max, &row_sum, max, sum, &old, &fresh);
     }
-    for (int64_t j = 0; j < visible; j++)
-        row[j] = exp2_from(row[j], row_max) / (row_sum == 0.0f ? 1.0f : row_sum);
-    for (int64_t j = visible; j < columns; j++)
-        row[j] = 0.0f;
-    tril_store_statistics(call, token, head, row_max, row_sum);
+    if (!tril_blockwise(job, task)) {
+        const struct tril_place state = tril_place_of(job, task, row, task->first);
+        tril_store_statistics(&state, row_max, row_sum);
+    }
+    if (!tril_in_states(job, task)) weights_end(to, row->visible, row_max, row_sum);
+    if (task->part > 0) return;
+    for (int64_t j = row->visible; j < columns; j++)
+        to[j] = 0.0f;
 }
 
 static void each_row(const struct tril_job *job, const struct tril_task *task, float *ws,
-                     void (*row)(const struct tril_job *, const struct tril_task *, int64_t, int64_t, float *))
+                     void (*of)(const struct tril_job *, const struct tril_task *, const struct tril_task_row *,
+                                float *))
 {
-    for (int64_t i = 0; i < task->queries; i++) {
-        for (int64_t g = 0; g < job->plan->group; g++)
-            row(job, task, i, task->head * job->plan->group + g, ws);
+    for (int64_t i = 0; i < tril_task_rows(job, task); i++) {
+        const struct tril_task_row row = tril_task_row(job, task, i);
+        of(job, task, &row, ws);
     }
+}
+
+static void attend_seeing_row(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
+                              float *ws)
+{
+    if (row->visible > task->first) attend_row(job, task, row, ws);
 }
 
 static void attend_task(const struct tril_job *job, const struct tril_task *task, float *ws)
 {
-    each_row(job, task, ws, attend_row);
+    each_row(job, task, ws, attend_seeing_row);
 }
 
 static void weights_task(const struct tril_job *job, const struct tril_task *task, float *ws)
 {
     each_row(job, task, ws, weights_row);
+}
+
+static void fold_states(float *o, int dim, float *max, float *sum, const struct tril_state *states, int n)
+{
+    for (int i = 0; i < n; i++) {
+        float old, fresh;
+        if (states[i].sum == 0.0f && __builtin_signbit(states[i].sum)) continue;
+        fold(max, sum, states[i].max, states[i].sum, &old, &fresh);
+        for (int d = 0; d < dim; d++)
+            o[d] = fma_once(o[d], old, states[i].o[d] * fresh);
+    }
 }
 
 static void exp2_array(float *to, const float *from, size_t n)
@@ -194,8 +257,10 @@ static void exp2_array(float *to, const float *from, size_t n)
 
 const struct tril_kernels tril_kernels_scalar = {
     .name = "scalar",
-    .blocking = {.lanes = 1, .tile_rows = 1, .task_rows = 1},
+    .blocking = {.lanes = 1, .tile_rows = 1, .task_rows = 1, .few_rows = 0},
     .attend = attend_task,
     .weights = weights_task,
+    .weights_end = weights_end,
+    .fold = fold_states,
     .exp2 = exp2_array,
 };

@@ -1,6 +1,10 @@
 /* The public calls: check, plan, run. No SIMD, no arithmetic but the scale. */
 #include "check.h"
 #include "dispatch.h"
+#include "fold.h"
+#include "team.h"
+
+#include <string.h>
 
 /* 1 / sqrt(n), rounded to float from double. Newton's iteration from above falls until it stands, in IEEE arithmetic
  * the same on every machine; the library thereby needs no libm. */
@@ -25,28 +29,93 @@ static float *aligned(void *workspace)
     return (float *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
 }
 
+/* What the rows of a task that see none of its sequence's keys get. With a result for every block, each row sees
+ * nothing of some of them. */
+static void blank(const struct tril_job *job, const struct tril_task *task)
+{
+    const tril_attention *call = job->call;
+    const bool blockwise = (call->flags & TRIL_BLOCKWISE) != 0;
+    const int64_t begin = task->seq->key_begin, end = tril_key_end(task->seq);
+    const int64_t blocks = blockwise ? tril_seq_blocks(task->seq) : 1;
+    /* Only tril_merge() tells an empty sum, -0, from one of zeros. */
+    const float sum = (call->flags & TRIL_UNNORMALISED) != 0 ? -0.0f : 0.0f;
+    struct tril_task whole = *task;
+    whole.part = 0;
+    whole.parts = 1; /* its place is the caller's, not a state */
+    if (tril_visible(task->position) > begin + (blocks - 1) * TRIL_KEY_BLOCK && end > begin) return;
+    for (int64_t i = 0; i < tril_task_rows(job, &whole); i++) {
+        const struct tril_task_row row = tril_task_row(job, &whole, i);
+        const int64_t sees = (row.visible < end ? row.visible : end) - begin;
+        for (int64_t b = sees <= 0 ? 0 : (sees + TRIL_KEY_BLOCK - 1) / TRIL_KEY_BLOCK; b < blocks; b++) {
+            const struct tril_place to = tril_place_of(job, &whole, &row, begin + b * TRIL_KEY_BLOCK);
+            memset(to.o, 0, (size_t)call->v_dim * sizeof(float));
+            tril_store_statistics(&to, -__builtin_inff(), sum);
+        }
+    }
+}
+
+static void do_task(const struct tril_job *job, const struct tril_task *task, const struct tril_kernels *kernels,
+                    float *area)
+{
+    if (job->weights != NULL) {
+        kernels->weights(job, task, area);
+        return;
+    }
+    if (task->part == 0) blank(job, task);
+    if (task->first < task->keys) kernels->attend(job, task, area);
+}
+
+/* All tasks, on this thread alone. */
+static void do_all(const struct tril_job *job, const struct tril_kernels *kernels, float *areas)
+{
+    struct tril_walk walk = {.level = 0};
+    struct tril_task task;
+    while (tril_plan_next(job->plan, job->call, &walk, &task))
+        do_task(job, &task, kernels, areas);
+}
+
+/* The tasks that this thread of a team is the first to claim. The walk is the same on each of them. */
+static void do_share(const struct tril_job *job, const struct tril_kernels *kernels, struct tril_team *team,
+                     float *area, int thread, int threads)
+{
+    const int which = tril_team_join(team, (uint64_t)job->call->team_call, thread, threads);
+    uint64_t mine = tril_team_claim(team, which);
+    struct tril_walk walk = {.level = 0};
+    struct tril_task task;
+    for (uint64_t i = 0; tril_plan_next(job->plan, job->call, &walk, &task); i++) {
+        if (i != mine) continue;
+        do_task(job, &task, kernels, area);
+        if (tril_in_states(job, &task) && tril_team_completes(team, task.unit, task.parts))
+            tril_fold_unit(job, &task, kernels);
+        mine = tril_team_claim(team, which);
+    }
+}
+
 static tril_status run(const tril_attention *call, enum tril_operation operation, const tril_weights_out *to,
-                       void *workspace, size_t bytes)
+                       void *workspace, size_t bytes, int thread, int threads)
 {
     struct tril_checked checked;
     struct tril_plan plan;
     const struct tril_kernels *kernels = tril_kernels_in_use();
-    tril_status status = tril_check_call(call, operation, to, &checked);
+    tril_status status = tril_check_team(thread, threads);
+    if (status == TRIL_OK) status = tril_check_call(call, operation, to, &checked);
     if (status != TRIL_OK || checked.query_tokens == 0) return status;
-    tril_plan_make(&plan, &checked.call, &kernels->blocking);
+    if (!tril_plan_make(&plan, &checked.call, &kernels->blocking, threads)) return TRIL_ERR_OVERFLOW;
     status = tril_check_workspace(&checked, workspace, bytes, plan.bytes);
     if (status != TRIL_OK) return status;
 
+    float *start = aligned(workspace), *areas = start + plan.areas;
     const struct tril_job job = {
         .call = &checked.call,
         .weights = operation == TRIL_WEIGHING ? &checked.weights : NULL,
         .plan = &plan,
+        .states = start + plan.states,
         .log2_scale = log2_scale(&checked.call),
     };
-    struct tril_walk walk = {0};
-    struct tril_task task;
-    while (tril_plan_next(&plan, &checked.call, &walk, &task))
-        (operation == TRIL_WEIGHING ? kernels->weights : kernels->attend)(&job, &task, aligned(workspace));
+    if (threads == 1)
+        do_all(&job, kernels, areas);
+    else
+        do_share(&job, kernels, (struct tril_team *)(void *)start, areas + (size_t)thread * plan.area, thread, threads);
     return TRIL_OK;
 }
 
@@ -56,52 +125,71 @@ tril_status tril_workspace(const tril_attention *call, int threads, size_t *byte
     struct tril_plan plan;
     if (bytes == NULL) return TRIL_ERR_NULL;
     tril_status status = tril_check_team(0, threads);
+    if (status == TRIL_OK) status = tril_check_call(call, TRIL_SIZING, NULL, &checked);
     if (status != TRIL_OK) return status;
-    status = tril_check_call(call, TRIL_SIZING, NULL, &checked);
-    if (status != TRIL_OK) return status;
-    tril_plan_make(&plan, &checked.call, &tril_kernels_in_use()->blocking);
+    if (!tril_plan_make(&plan, &checked.call, &tril_kernels_in_use()->blocking, threads)) return TRIL_ERR_OVERFLOW;
     *bytes = plan.bytes;
     return TRIL_OK;
 }
 
 tril_status tril_attend(const tril_attention *call, void *workspace, size_t bytes)
 {
-    return run(call, TRIL_ATTENDING, NULL, workspace, bytes);
+    return run(call, TRIL_ATTENDING, NULL, workspace, bytes, 0, 1);
 }
 
 tril_status tril_weights(const tril_attention *call, const tril_weights_out *to, void *workspace, size_t bytes)
 {
-    return run(call, TRIL_WEIGHING, to, workspace, bytes);
+    return run(call, TRIL_WEIGHING, to, workspace, bytes, 0, 1);
 }
 
 tril_status tril_attend_team(const tril_attention *call, void *workspace, size_t bytes, int thread, int threads)
 {
-    const tril_status status = tril_check_team(thread, threads);
-    return status != TRIL_OK ? status : tril_attend(call, workspace, bytes);
+    return run(call, TRIL_ATTENDING, NULL, workspace, bytes, thread, threads);
 }
 
 tril_status tril_weights_team(const tril_attention *call, const tril_weights_out *to, void *workspace, size_t bytes,
                               int thread, int threads)
 {
-    const tril_status status = tril_check_team(thread, threads);
-    return status != TRIL_OK ? status : tril_weights(call, to, workspace, bytes);
+    return run(call, TRIL_WEIGHING, to, workspace, bytes, thread, threads);
 }
 
-/* Declared so that hosts can be written against them; see the header. */
-tril_status tril_merge(const tril_partial *parts, int64_t n, int64_t rows, int64_t dim, float *out,
+tril_status tril_merge(const tril_partial *parts, int64_t n, int64_t rows, int64_t dim, uint32_t flags, float *out,
                        int64_t out_row_stride, float *row_max, float *row_sum)
 {
-    (void)parts, (void)n, (void)rows, (void)dim, (void)out, (void)out_row_stride, (void)row_max, (void)row_sum;
-    return TRIL_ERR_UNSUPPORTED;
+    const tril_status status = tril_check_merge(parts, n, rows, dim, flags, out, out_row_stride, row_max, row_sum);
+    if (status != TRIL_OK) return status;
+    for (int64_t i = 0; i < rows; i++) {
+        float max, sum, *o = (float *)(void *)((char *)out + i * out_row_stride);
+        tril_fold_parts(parts, n, i, (int)dim, tril_kernels_in_use(), o, &max, &sum);
+        if ((flags & TRIL_UNNORMALISED) == 0) sum = tril_divide(o, (int)dim, sum);
+        if (row_max != NULL) row_max[i] = max;
+        if (row_sum != NULL) row_sum[i] = sum;
+    }
+    return TRIL_OK;
 }
 
-tril_status tril_append(const tril_out *cache, tril_layout layout, int64_t at, const float *rows, int64_t tokens,
-                        int32_t kv_heads, int32_t dim)
+tril_status tril_append(const tril_tensor *cache, int64_t at, const tril_tensor *from, int64_t from_token,
+                        int64_t tokens, int32_t kv_heads, int32_t dim)
 {
-    (void)cache, (void)layout, (void)at, (void)rows, (void)tokens, (void)kv_heads, (void)dim;
-    return TRIL_ERR_UNSUPPORTED;
+    const tril_status status = tril_check_append(cache, at, from, from_token, tokens, kv_heads, dim);
+    if (status != TRIL_OK || tokens == 0) return status;
+    for (int64_t i = 0; i < tokens; i++) {
+        for (int64_t head = 0; head < kv_heads; head++) {
+            const float *row = tril_row(from, from_token + i, head);
+            const int64_t token = at + i;
+            if (cache->layout == TRIL_PANELS) {
+                float *to = (float *)tril_panel(cache, token - token % TRIL_PANEL, head) + token % TRIL_PANEL;
+                for (int d = 0; d < dim; d++)
+                    to[d * TRIL_PANEL] = row[d];
+            } else {
+                memcpy((float *)tril_row(cache, token, head), row, (size_t)dim * sizeof(float));
+            }
+        }
+    }
+    return TRIL_OK;
 }
 
+/* Declared so that hosts can be written against it; see the header. */
 tril_status tril_convert(void *to, tril_dtype to_dtype, const void *from, tril_dtype from_dtype, int64_t n)
 {
     (void)to, (void)to_dtype, (void)from, (void)from_dtype, (void)n;

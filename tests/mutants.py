@@ -2,8 +2,9 @@
 
 A mutant is a file under src/, text that occurs there exactly once, and what takes its place. Every mutant becomes one
 self-contained C file: the tier's source with the project's own headers inlined and the mistake made on the way, its
-table renamed. A text that is not found any more makes a mutant without kernels, which test_mutants reports: bring the
-list up to date with the source then.
+table renamed. Mistakes outside the tiers come with a copy of the scalar tier and of the whole library. A text that is
+not found any more makes a mutant without kernels, which test_mutants reports: bring the list up to date with the source
+then.
 
   mutants.py list ENGINE_TIER                                 the mutants' names, one per line
   mutants.py make SRC ENGINE_TIER ENGINE_SOURCE OUTDIR        mutant_<name>.c for all, and mutant_table.c
@@ -21,44 +22,48 @@ ENGINE = [
     ('misses_itself', 'plan.h', 'position < 0 ? 0 : position + 1', 'position < 1 ? 0 : position'),
     ('block_offset', 'engine/block.h', 'offset = task->position - first;',
      'offset = task->position - first - (first > 0);'),
-    ('group_rounding', 'engine/block.h', '(int64_t)(r + (size_t)i) / job->plan->group',
-     '(int64_t)(r + (size_t)i + 1) / job->plan->group'),
+    ('group_rounding', 'engine/pack.h', 'if (++g < group) continue;', 'if (++g <= group) continue;'),
     ('first_row', 'engine/block.h', '(size_t)(-offset * job->plan->group)', '(size_t)(-offset * job->plan->group) + 1'),
     ('last_block_short', 'engine/block.h', 'left < TRIL_KEY_BLOCK ? (int)left :',
      'left < TRIL_KEY_BLOCK ? (int)left - (left == 17) :'),
     ('diagonal_of_tile', 'engine/tile.h', 'first <= r && r < rows', 'r < rows'),
     # tails and padding
-    ('score_tail', 'engine/block.h', '((int)end[n - 1] + V_LANES - 1) / V_LANES', '((int)end[n - 1] + V_LANES - 2) / V_LANES'),
+    ('score_tail', 'engine/block.h', '((int)end[n - 1] + V_LANES - 1) / V_LANES',
+     '((int)end[n - 1] + V_LANES - 2) / V_LANES'),
     ('invisible_kept', 'engine/softmax.h', 'lanes_of(n - i), MINUS_INF', 'lanes_of(n - i + 1), MINUS_INF'),
     ('finite_minus_inf', 'engine/softmax.h', '#define MINUS_INF (-__builtin_inff())', '#define MINUS_INF (-1e4f)'),
-    ('key_past_the_last', 'engine/pack.h', 'r[i] = i >= n ? v_zero()', 'row = (const void *)(from + i * stride); r[i] = i > n ? v_zero()'),
+    ('key_past_the_last', 'engine/pack.h', 'r[i] = i >= n ? v_zero()',
+     'row = (const void *)(from + i * stride); r[i] = i > n ? v_zero()'),
     ('value_tail_dropped', 'engine/pack.h', 'const int left = dims - whole * PANEL - u;',
      'const int left = dims - whole * PANEL - u - (dims == 17);'),
     ('value_read_past_row', 'engine/pack.h', 'left < 0 ? 0 : left < V_LANES ? left : V_LANES',
      'left < 0 ? 0 : V_LANES'),
     ('key_read_past_row', 'engine/pack.h', 'dims == V_LANES ? v_load(row) : v_load_part(row, dims)', 'v_load(row)'),
-    ('output_past_v_dim', 'engine/attend.h', 'v_store_part(to + d, call->v_dim - d,', 'v_store_part(to + d, V_LANES,'),
+    ('output_past_v_dim', 'engine/attend.h', 'v_store_part(to.o + d, dims - d,', 'v_store_part(to.o + d, V_LANES,'),
     ('weights_past_visible', 'engine/weights.h', 'v_store_part(to, n, v_div(', 'v_store_part(to, V_LANES, v_div('),
     ('aligned_past_the_end', 'engine/weights.h', 'return head < n ? head : n;', 'return head;'),
-    ('run_boundary', 'engine/weights.h', 'visible[i] <= first + RUN_KEYS', 'visible[i] < first + RUN_KEYS'),
+    ('run_boundary', 'engine/weights.h', 'row[i].visible <= first + RUN_KEYS', 'row[i].visible < first + RUN_KEYS'),
     ('weights_not_zeroed', 'engine/weights.h', 'to + visible, columns - visible);',
      'to + visible, columns - visible - (visible < columns));'),
     # where things lie
-    ('query_head', 'engine/pack.h', 'task->head * job->plan->group + g', 'task->head + g'),
-    ('output_head', 'engine/attend.h', 'tril_out_row(&call->out, row->token, row->head)', 'tril_out_row(&call->out, row->token, call->q_heads - 1 - row->head)'),
-    ('key_offset', 'engine/pack.h', 'tril_row(k, task->seq->kv_first + first + key, task->head)',
-     'tril_row(k, first + key, task->head)'),
-    ('value_head', 'engine/pack.h', 'task->seq->kv_first + first + key, task->head);\n        float *at',
-     'task->seq->kv_first + first + key, 0);\n        float *at'),
-    ('packed_offset', 'kernels.h', 'tril_packed_offset(task->seq, query)', 'tril_packed_offset(task->seq, query + 1) - 1'),
-    ('statistics_forgotten', 'engine/attend.h', 'tril_store_statistics(call, row->token, row->head, max, sum);', ';'),
-    ('statistics_only_with_max', 'kernels.h', 'if (call->row_sum != NULL)', 'if (call->row_max != NULL)'),
+    ('query_head', 'engine/pack.h', 'task->head * group + g', 'task->head + g'),
+    ('query_head_of_few', 'kernels.h', '(task->head + head) * group', '(task->head + head)'),
+    ('output_head', 'kernels.h', 'tril_out_row(&call->out, row->token, row->head)',
+     'tril_out_row(&call->out, row->token, call->q_heads - 1 - row->head)'),
+    ('key_offset', 'engine/pack.h', 'tril_row(k, task->token + first + key, head)',
+     'tril_row(k, task->token - task->seq->kv_first + first + key, head)'),
+    ('value_head', 'engine/pack.h', 'task->token + first + key, task->head);\n        float *at',
+     'task->token + first + key, 0);\n        float *at'),
+    ('packed_offset', 'kernels.h', 'tril_packed_offset(task->seq, query)',
+     'tril_packed_offset(task->seq, query + 1) - 1'),
+    ('statistics_forgotten', 'engine/attend.h', 'tril_store_statistics(&to, max, sum);', ';'),
+    ('statistics_only_with_max', 'kernels.h', 'if (to->sum != NULL)', 'if (to->max != NULL)'),
     # special values
     ('nan_in_max', 'engine/softmax.h', 'const vf base = v_ninf_to_zero(v_set1(max));', 'const vf base = v_set1(max);'),
     ('nan_dropped_by_exp2', 'engine/exp2.h', 'n[u] = v_rint(x[u]);',
      'n[u] = v_rint(x[u] = v_max(x[u], v_set1(-200.0f)));'),
     ('fold_of_minus_inf', 'engine/softmax.h', 'base = v_ninf_to_zero(top)', 'base = top'),
-    ('no_key_divides', 'engine/attend.h', 'sum == 0.0f ? 1.0f : sum', 'sum'),
+    ('no_key_divides', 'engine/attend.h', 'tril_divides(job, task) && sum != 0.0f ?', 'tril_divides(job, task) ?'),
     ('minus_zero_max', 'engine/softmax.h', ') + 0.0f; /*', '); /*'),
     # order and rounding
     ('fold_swapped', 'engine/softmax.h', 'v_fma(v_load_part(row_sum + r, n), a, v_mul(v_load_part(sum + r, n), b))',
@@ -66,14 +71,73 @@ ENGINE = [
     ('fold_split', 'engine/tile.h', 'v_fma(v_load(o), old, v_mul(acc, fresh))',
      'v_add(v_mul(v_load(o), old), v_mul(acc, fresh))'),
     ('running_max', 'engine/softmax.h', 'top = v_max(mb, m)', 'top = v_max(v_add(mb, v_set1(1.0f)), m)'),
-    ('divide_by_reciprocal', 'engine/attend.h', 'v_store(to + d, v_div(v_load(o + d), l))',
-     'v_store(to + d, v_mul(v_load(o + d), v_div(v_set1(1.0f), l)))'),
+    ('divide_by_reciprocal', 'engine/attend.h', 'v_store(to.o + d, v_div(v_load(o + d), l))',
+     'v_store(to.o + d, v_mul(v_load(o + d), v_div(v_set1(1.0f), l)))'),
     ('exp2_coefficient', 'engine/exp2.h', '0x1.c6af76p-5f', '0x1.c6af78p-5f'),
-    ('never_closed', 'engine/block.h', 'tril_visible(block->offset + row->query) <= TRIL_KEY_BLOCK',
-     'tril_visible(block->offset + row->query) < TRIL_KEY_BLOCK'),
+    ('never_closed', 'engine/block.h', 'row->visible <= block->first + TRIL_KEY_BLOCK',
+     'row->visible < block->first + TRIL_KEY_BLOCK'),
     ('exp2_fma_split', 'engine/exp2.h', 'v_fma(p[u], r[u], v_set1(c[i]))', 'v_add(v_mul(p[u], r[u]), v_set1(c[i]))'),
     ('sum_lanes', 'engine/softmax.h', 'sum[u % SUM_VECS] = v_add(sum[u % SUM_VECS], p[u]);',
      'sum[u % 1] = v_add(sum[u % 1], p[u]);'),
+    # few rows
+    ('few_row_end', 'engine/few.h',
+     'row_end[row + (size_t)i] < k + n ? (size_t)row_end[row + (size_t)i] : (size_t)(k + n)', '(size_t)(k + n)'),
+    ('few_last_key', 'engine/few.h', 'visible < keys ? (int)visible : keys;',
+     'visible < keys ? (int)visible : keys - (keys == 17);'),
+    ('few_position', 'engine/few.h', 'task->position + r % of_head / group', 'task->position + r / group'),
+    ('few_value_tail_dropped', 'engine/few.h', 'if (whole < dims) {', 'if (whole + 1 < dims) {'),
+    ('few_value_tail_past_row', 'engine/few.h', '+ whole,\n                                        dims - whole));',
+     '+ whole, V_LANES));'),
+    ('few_value_tail_place', 'engine/few.h', 'o + vecs * V_LANES, o_row, stream);',
+     'o + (vecs - (vecs > 1)) * V_LANES, o_row, stream);'),
+    ('few_last_dim', 'engine/few.h', 'lane < V_LANES && lane < left', 'lane < V_LANES && lane < left - (left == 3)'),
+    ('few_keys_past_the_extent', 'engine/few.h', '(i < keys ? i : 0) * stride);\n        t[i] = i >= keys ? v_zero() :',
+     'i * stride);\n        t[i] ='),
+    ('few_scores_of_third_head', 'engine/few.h', 'plan->s + (size_t)(head * rows) * FEW_ROW',
+     'plan->s + (size_t)(head % 2 * rows) * FEW_ROW'),
+    ('few_query_of_head', 'engine/few.h', 'plan->q + (size_t)(head * rows) * (size_t)dims', 'plan->q'),
+    ('few_rows_of_chain', 'engine/few.h',
+     'if (r > 0 && r < rows) k = tile_section(r, rows, vecs, p, FEW_ROW, &b, k, end[r], acc);',
+     'if (r > 0 && r < rows && r < 5) k = tile_section(r, rows, vecs, p, FEW_ROW, &b, k, end[r], acc);'),
+    ('few_second_tile', 'engine/few.h', 'group, q + (size_t)r * (size_t)dims,', 'group, q,'),
+    ('few_chains_not_begun', 'engine/few.h', '(size_t)(task->heads * rows * plan->v_row)',
+     '(size_t)(rows * plan->v_row)'),
+    ('few_fold_split', 'engine/attend.h', 'v_fma(v_load(o + d), v_set1(old), v_mul(v_load(block + d), v_set1(fresh)))',
+     'v_add(v_mul(v_load(o + d), v_set1(old)), v_mul(v_load(block + d), v_set1(fresh)))'),
+    ('few_weights', 'engine/weights.h', '(size_t)r * FEW_ROW,\n                   (size_t)end[r] * sizeof(float));',
+     '(size_t)r * FEW_ROW,\n                   (size_t)(end[r] - (end[r] == 33)) * sizeof(float));'),
+    # partial results
+    ('slot_from_key_0', 'kernels.h', '(key - task->seq->key_begin) / TRIL_KEY_BLOCK : 0', 'key / TRIL_KEY_BLOCK : 0'),
+    ('slot_off_by_one', 'kernels.h', 'block * rows + row->index;', 'block * (rows - 1) + row->index;'),
+    ('sums_off_by_one', 'kernels.h', 'max + blocks * rows + at}', 'max + blocks * rows + at + 1}'),
+    ('part_stride', 'kernels.h', 'block * call->out_part_stride)', 'block * (call->out_part_stride & ~(int64_t)63))'),
+    ('statistics_part_stride', 'kernels.h', 'block * call->statistics_part_stride;',
+     'block * (call->statistics_part_stride & ~(int64_t)3);'),
+    ('divided_too_early', 'kernels.h', '!tril_in_states(job, task) && (job->call->flags & TRIL_UNNORMALISED) == 0',
+     '(job->call->flags & TRIL_UNNORMALISED) == 0'),
+    ('raw_block_0', 'engine/attend.h', 'alone && first > 0 ? -0.0f', 'alone ? -0.0f'),
+    ('raw_block_0_of_few', 'engine/attend.h', 'first == 0 && d < dims', 'first < 0 && d < dims'),
+    ('closes_what_sees_nothing', 'engine/attend.h', 'if (row.visible > task->first)',
+     'if (row.visible >= task->first)'),
+    ('alone_keeps_the_maximum', 'engine/attend.h', 'row_max[i] = max[i];',
+     'row_max[i] = row_max[i] > max[i] ? row_max[i] : max[i];'),
+    ('fold_reversed', 'engine/few.h', 'for (int i = 0; i < n; i++) {\n        float old, fresh;',
+     'for (int i = n - 1; i >= 0; i--) {\n        float old, fresh;'),
+    ('fold_tail', 'engine/few.h', 'v_store_part(o + d, dim - d,', 'v_store_part(o + d, V_LANES,'),
+    ('weights_keep_tail', 'engine/weights.h', '(size_t)(columns - row->visible) * sizeof(float));',
+     '(size_t)(columns - row->visible - 1) * sizeof(float));'),
+    ('weights_keep_end', 'engine/weights.h', 'if (row->visible < end) end = row->visible;', ''),
+    ('weights_states_of_few', 'engine/weights.h',
+     'if (tril_blockwise(job, task)) tril_store_statistics(&place, max[r], sum[r]);', ''),
+    # panels
+    ('panels_off_by_one', 'engine/block.h', 'tril_panel(k, task->token + first, task->head), PANEL',
+     'tril_panel(k, task->token + first + (first > 0 ? PANEL : 0), task->head), PANEL'),
+    ('panels_without_padding', 'engine/block.h', '(size_t)k->token_stride * PANEL / sizeof(float)',
+     'PANEL * (size_t)job->call->qk_dim'),
+    ('panels_of_first_head', 'engine/few.h', 'panels.data = tril_panel(x, task->token + key, task->head + head)',
+     'panels.data = tril_panel(x, task->token + key, task->head)'),
+    ('panels_of_a_run', 'engine/weights.h', '(size_t)(b * TRIL_KEY_BLOCK / PANEL) * panels.panel_stride',
+     '(size_t)(b * TRIL_KEY_BLOCK / PANEL) * PANEL * (size_t)job->call->qk_dim'),
 ]
 
 # The vector headers'.
@@ -85,7 +149,8 @@ VECTOR = {
         ('max_takes_nan', 'x86/vec_avx2.h', '_mm256_max_ps(x, best)', '_mm256_max_ps(best, x)'),
         ('fma_split', 'x86/vec_avx2.h', '(void)lane;\n    return _mm256_fmadd_ps(a, b, c);',
          '(void)lane;\n    return _mm256_add_ps(_mm256_mul_ps(a, b), c);'),
-        ('lane_mask', 'x86/vec_avx2.h', '_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)', '_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 6)'),
+        ('lane_mask', 'x86/vec_avx2.h', '_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)',
+     '_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 6)'),
     ],
     'neon': [
         ('sum_tree', 'arm/vec_neon.h', 'vaddq_f32(vaddq_f32(s[0], s[2]), vaddq_f32(s[1], s[3]))',
@@ -106,11 +171,66 @@ SCALAR = [
     ('scalar_threshold', 'scalar.c', 't < -126.0f', 't <= -126.0f'),
     ('scalar_weights_past_row', 'scalar.c', 'j < columns; j++)', 'j <= columns; j++)'),
     ('scalar_sum_not_fused', 'scalar.c', 'fma_once(*row_sum, *old, sum * *fresh)', '*row_sum * *old + sum * *fresh'),
+    ('scalar_panel', 'scalar.c', 'tril_panel(k, token / TRIL_PANEL * TRIL_PANEL, head) + token % TRIL_PANEL',
+     'tril_panel(k, token / TRIL_PANEL * TRIL_PANEL, head) + key % TRIL_PANEL + (key == 37)'),
+    ('scalar_raw_block_0', 'scalar.c', 'first == 0 ? block[d] + 0.0f : block[d]', 'block[d]'),
+    ('scalar_fold_reversed', 'scalar.c', 'for (int i = 0; i < n; i++) {\n        float old, fresh;',
+     'for (int i = n - 1; i >= 0; i--) {\n        float old, fresh;'),
 ]
+
+# The rest of the library, with the scalar tier: how a call is cut up, shared, folded, merged.
+LIBRARY = [
+    ('library_control', 'tril.c', '', ''),
+    # the team
+    ('team_drops_a_task', 'tril.c', 'if (i != mine) continue;', 'if (i != mine || i == 7) continue;'),
+    ('team_does_a_task_twice', 'tril.c', 'do_task(job, &task, kernels, area);\n        if (tril_in_states',
+     'do_task(job, &task, kernels, area);\n        do_task(job, &task, kernels, area);\n        if (tril_in_states'),
+    ('team_area', 'tril.c', 'areas + (size_t)thread * plan.area', 'areas + (size_t)(thread + 1) * plan.area'),
+    ('team_claims_not_reset', 'team.c',
+     'atomic_store_explicit(&team->claim[turn % 2].next, 0, memory_order_relaxed);', ''),
+    ('team_parts_not_reset', 'team.c', 'atomic_store_explicit(done, 0, memory_order_relaxed);', ''),
+    ('team_folds_too_early', 'team.c', '!= (uint32_t)parts) return false;',
+     '!= (uint32_t)parts - (parts > 2)) return false;'),
+    ('team_late_ones_begin_anew', 'team.c', 'while (turn / 2 != number) {',
+     'for (bool again = true; again; again = false) {'),
+    # units and parts
+    ('first_state_missed', 'fold.c', 'begin_key + folded * TRIL_KEY_BLOCK',
+     'begin_key + (folded + 1) * TRIL_KEY_BLOCK'),
+    ('first_state_not_taken', 'fold.c', 'if (o != state->o) memmove(', 'if (o == state->o) memmove('),
+    ('block_between_parts', 'plan.c', 'const int64_t begin = blocks * part / parts,',
+     'const int64_t begin = blocks * part / parts + (part == 2),'),
+    ('rows_not_divided', 'fold.c', 'if (dim > 0 && tril_divides(job, &whole))',
+     'if (dim > 3 && tril_divides(job, &whole))'),
+    ('states_overlap', 'plan.c', 'walk->states += unit_states(plan, &walk->unit);', ''),
+    ('range_token', 'plan.c', 'unit->token = seq->kv_first - seq->key_begin;', 'unit->token = seq->kv_first;'),
+    ('range_end', 'plan.c', 'min_of(end, tril_visible(unit->position + unit->queries - 1))',
+     'tril_visible(unit->position + unit->queries - 1)'),
+    ('packed_of_batch', 'plan.c', 'walk->packed += tril_packed_offset', 'walk->packed = tril_packed_offset'),
+    # what sees nothing
+    ('blank_without_mark', 'tril.c', '!= 0 ? -0.0f : 0.0f;', '!= 0 ? 0.0f : 0.0f;'),
+    ('blank_block_missed', 'tril.c', '(sees + TRIL_KEY_BLOCK - 1) / TRIL_KEY_BLOCK; b', 'sees / TRIL_KEY_BLOCK + 1; b'),
+    ('blank_by_every_part', 'tril.c', 'to.o, 0, (size_t)call->v_dim * sizeof(float));',
+     'to.o, 0, (size_t)(call->v_dim + 1) * sizeof(float));'),
+    # merge and append
+    ('merge_reversed', 'fold.c', 'const tril_partial *part = &parts[i];',
+     'const tril_partial *part = &parts[n - 1 - i];'),
+    ('merge_ignores_the_mark', 'fold.c', 'if (empty(state.sum)) continue;', ''),
+    ('merge_takes_zero_for_empty', 'fold.c', 'return sum == 0.0f && __builtin_signbit(sum);', 'return sum == 0.0f;'),
+    ('merge_sum_of_nothing', 'fold.c', 'return sum == 0.0f ? 0.0f : sum;', 'return sum;'),
+    ('merge_divides_always', 'tril.c', 'if ((flags & TRIL_UNNORMALISED) == 0) sum =', 'sum ='),
+    ('merge_of_many', 'fold.c', 'if (held < AT_ONCE) continue;\n        kernels->fold(o, dim, max, sum, states, held);',
+     'if (held < AT_ONCE) continue;\n        kernels->fold(o, dim, max, sum, states, held - 1);'),
+    ('append_panel', 'tril.c', 'head) + token % TRIL_PANEL;', 'head) + i % TRIL_PANEL;'),
+    ('append_from', 'tril.c', 'tril_row(from, from_token + i, head)', 'tril_row(from, i, head)'),
+]
+LIBRARY_SOURCES = ['check.c', 'plan.c', 'team.c', 'fold.c', 'tril.c']
+# What they define, and so has another name in every copy. table.c says which copy serves a call.
+PUBLIC = ['tril_workspace', 'tril_attend', 'tril_weights', 'tril_attend_team', 'tril_weights_team', 'tril_merge',
+          'tril_append']
 
 
 def mutants(tier):
-    found = [('scalar', m) for m in SCALAR]
+    found = [('library', m) for m in LIBRARY] + [('scalar', m) for m in SCALAR]
     if tier:
         found += [(tier, m) for m in ENGINE + VECTOR.get(tier, [])]
     return found
@@ -142,15 +262,23 @@ mutant_made = set()
 
 
 def make(src, tier, source, outdir):
-    table = []
+    table, libraries = [], []
     for number, (base, mutant) in enumerate(mutants(tier)):
         symbol, reason = 'tril_kernels_mutant_%d' % number, ''
         try:
-            text = flatten(src, source if base != 'scalar' else 'scalar.c', mutant, set())
+            tier_of = base if base != 'library' else 'scalar'
+            seen, names = set(), []
+            text = flatten(src, source if tier_of != 'scalar' else 'scalar.c', mutant, seen)
+            if base == 'library':
+                for path in LIBRARY_SOURCES:
+                    text += flatten(src, path, mutant, seen)
+                names = sorted(set(re.findall(r'^\w[\w *]*?\b(tril_\w+)\([^;]*?\)\n\{', text, flags=re.M)))
+                libraries.append(number)
             if mutant[0] not in mutant_made:
                 raise LookupError('%s: src/%s is not part of the tier' % (mutant[0], mutant[1]))
-            text = text.replace('.name = "%s"' % base, '.name = "%s"' % mutant[0])
-            text = '#define tril_kernels_%s %s\n' % (base, symbol) + text
+            text = text.replace('.name = "%s"' % tier_of, '.name = "%s"' % mutant[0])
+            text = '#define tril_kernels_%s %s\n' % (tier_of, symbol) + text
+            text = ''.join('#define %s %s_%d\n' % (name, name, number) for name in names) + text
         except LookupError as error:
             reason = str(error).replace('\\', '\\\\').replace('"', '\\"').replace('\n', ' ')
             text = '#include "kernels.h"\nextern const struct tril_kernels %s;\n' % symbol
@@ -161,11 +289,19 @@ def make(src, tier, source, outdir):
     text = '#include "table.h"\n\n'
     text += ''.join('extern const struct tril_kernels %s;\n' % symbol for symbol, _, _ in table)
     text += '\nconst struct tril_tier tril_tiers[] = {\n    {&tril_kernels_scalar, 0},\n'
-    text += ''.join('    {&%s, %s},\n' % (symbol, {'scalar': '0'}.get(base, 'TRIL_CPU_' + base.upper()))
+    text += ''.join('    {&%s, %s},\n' % (symbol, {'scalar': '0', 'library': '0'}.get(base, 'TRIL_CPU_' + base.upper()))
                     for symbol, base, _ in table)
     text += '};\nconst int tril_tier_count = %d;\n\n' % (len(table) + 1)
     text += 'const char *const mutant_stale[] = {\n    "",\n'
     text += ''.join('    "%s",\n' % reason for _, _, reason in table) + '};\n'
+    # The library's copies; the first is the control, which serves all tiers that have none of their own.
+    for number in libraries:
+        text += ''.join('extern __typeof__(%s) %s_%d;\n' % (name, name, number) for name in PUBLIC)
+    text += 'const struct mutant_library mutant_libraries[] = {\n'
+    text += ''.join('    {&tril_kernels_mutant_%d, %s},\n' % (number, ', '.join('%s_%d' % (name, number)
+                                                                                for name in PUBLIC))
+                    for number in libraries)
+    text += '};\nconst int mutant_library_count = %d;\n' % len(libraries)
     write(os.path.join(outdir, 'mutant_table.c'), text)
 
 
@@ -176,6 +312,6 @@ def write(path, text):
 
 if sys.argv[1] == 'list':
     for base, mutant in mutants(sys.argv[2]):
-        print(base if base == 'scalar' else 'engine', mutant[0])
+        print('scalar' if base in ('scalar', 'library') else 'engine', mutant[0])
 else:
     make(*sys.argv[2:])

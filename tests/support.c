@@ -1,12 +1,16 @@
 #include "support.h"
 
 #include <math.h>
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Reports */
@@ -222,6 +226,11 @@ int64_t visible_keys(const tril_seq *seq, int64_t query)
     return n < 0 ? 0 : n;
 }
 
+int64_t range_end(const tril_seq *seq)
+{
+    return seq->key_end == 0 ? seq->kv_len : seq->key_end;
+}
+
 double problem_work(const struct problem *p)
 {
     double pairs = 0.0;
@@ -395,13 +404,35 @@ struct placing placing_random(struct rng *rng)
     placing.k = place_random(rng);
     placing.v = place_random(rng);
     placing.out = place_random(rng);
+    placing.panels = rng_one_in(rng, 2);
+    placing.team = team_random(rng);
     return placing;
+}
+
+/* Every other time nobody: the plain call. */
+struct team team_random(struct rng *rng)
+{
+    struct team team = {.threads = 0};
+    if (rng_one_in(rng, 2)) return team;
+    team.threads = 1 + (int)rng_below(rng, 8);
+    team.one_by_one = rng_one_in(rng, 2);
+    team.seed = rng_next(rng);
+    team.number = rng_one_in(rng, 2) ? 0 : 1 + rng_below(rng, INT64_C(1) << 62);
+    if (rng_one_in(rng, 3)) team.absent = rng_next(rng) & ~(UINT64_C(1) << rng_below(rng, team.threads));
+    return team;
 }
 
 void placing_describe(const struct placing *placing, char *to, size_t size)
 {
     const struct place *const places[] = {&placing->q, &placing->k, &placing->v, &placing->out};
-    size_t n = (size_t)snprintf(to, size, "guard %d, workspace+%d,", (int)placing->guard, placing->workspace_offset);
+    const struct team *team = &placing->team;
+    size_t n = (size_t)snprintf(to, size, "guard %d, workspace+%d,%s", (int)placing->guard, placing->workspace_offset,
+                                placing->panels ? " K in panels," : "");
+    if (team->threads > 0 && n < size)
+        n += (size_t)snprintf(to + n, size - n, " team of %d%s, absent %llx, call %lld,", team->threads,
+                              team->one_by_one ? " one by one" : "",
+                              (unsigned long long)team->absent & ((UINT64_C(1) << team->threads) - 1),
+                              (long long)team->number);
     for (int i = 0; i < COUNT(places) && n < size; i++)
         n +=
             (size_t)snprintf(to + n, size - n, " %c:%s+%d+%d@%d", "qkvo"[i], places[i] -> head_major ? "head" : "token",
@@ -442,20 +473,33 @@ static void fill_words(struct area *a, uint32_t word)
         memcpy(a->data + i, &word, sizeof word);
 }
 
-/* A tensor in memory: the rows that a sequence uses, signalling NaN everywhere else. */
-static struct area place_input(const struct problem *p, const struct place *place, enum guard guard, const float *from,
-                               int64_t tokens, int64_t heads, int64_t dim, bool keys, tril_tensor *to)
+static bool extent_of(const tril_seq *seq, bool keys, int64_t *source, int64_t *n)
 {
+    *source = keys ? seq->kv_first + seq->key_begin : seq->q_first;
+    *n = keys ? range_end(seq) - seq->key_begin : seq->q_len;
+    return seq->q_len > 0 && *n > 0;
+}
+
+/* A tensor of rows in memory: those that a sequence uses, signalling NaN everywhere else. `seqs` say where keys lie. */
+static struct area place_rows(const struct problem *p, const tril_seq *seqs, const struct place *place,
+                              enum guard guard, const float *from, int64_t heads, int64_t dim, bool keys,
+                              tril_tensor *to)
+{
+    int64_t tokens = 0, source, n;
+    for (int i = 0; i < p->n_seqs; i++) {
+        const int64_t first = keys ? seqs[i].kv_first : seqs[i].q_first;
+        if (extent_of(&p->seqs[i], keys, &source, &n) && first + n > tokens) tokens = first + n;
+    }
     const struct strides s = strides_of(place, tokens, heads, dim);
     struct area a = area_new((size_t)s.bytes, guard, (size_t)(place->offset * ELEMENT));
     fill_words(&a, SIGNALLING_NAN);
     for (int i = 0; i < p->n_seqs; i++) {
-        const tril_seq *seq = &p->seqs[i];
-        const int64_t first = keys ? seq->kv_first : seq->q_first, n = keys ? seq->kv_len : seq->q_len;
-        for (int64_t token = first; seq->q_len > 0 && token < first + n; token++) {
+        const int64_t first = keys ? seqs[i].kv_first : seqs[i].q_first;
+        if (!extent_of(&p->seqs[i], keys, &source, &n)) continue;
+        for (int64_t token = 0; token < n; token++) {
             for (int64_t head = 0; head < heads; head++)
-                memcpy(a.data + token * s.token + head * s.head, from + (token * heads + head) * dim,
-                       (size_t)(dim * ELEMENT));
+                memcpy(a.data + (first + token) * s.token + head * s.head,
+                       from + ((source + token) * heads + head) * dim, (size_t)(dim * ELEMENT));
         }
     }
     *to = (tril_tensor){
@@ -463,13 +507,50 @@ static struct area place_input(const struct problem *p, const struct place *plac
     return a;
 }
 
-/* What the run may write: an area, and the bytes it had before. take_row() brings a written row home and puts the
- * former bytes back, so that at the end the whole area must be as it was. */
-struct output {
-    struct area area;
-    unsigned char *former;
-};
+/* K in panels, written out by hand from the header's formula; signalling NaN in the places of all other tokens. */
+static struct area place_panels(const struct problem *p, const tril_seq *seqs, const struct place *place,
+                                enum guard guard, tril_tensor *to)
+{
+    enum { PANEL = 16 };
+    const int64_t dim = p->qk_dim, heads = p->kv_heads;
+    int64_t panels = 0, panel, head_stride, source, n;
+    for (int i = 0; i < p->n_seqs; i++) {
+        if (!extent_of(&p->seqs[i], true, &source, &n)) continue;
+        const int64_t end = (seqs[i].kv_first + n + PANEL - 1) / PANEL;
+        if (end > panels) panels = end;
+    }
+    if (place->head_major) {
+        panel = (dim + place->row_pad) * PANEL;
+        head_stride = panels * panel + place->outer_pad;
+    } else {
+        head_stride = dim * PANEL + place->row_pad;
+        panel = (heads * head_stride + place->outer_pad + PANEL - 1) / PANEL * PANEL;
+    }
+    const int64_t floats = panels == 0 ? 0 : (panels - 1) * panel + (heads - 1) * head_stride + dim * PANEL;
+    struct area a = area_new((size_t)(floats * ELEMENT), guard, (size_t)(place->offset * ELEMENT));
+    fill_words(&a, SIGNALLING_NAN);
+    for (int i = 0; i < p->n_seqs; i++) {
+        if (!extent_of(&p->seqs[i], true, &source, &n)) continue;
+        for (int64_t j = 0; j < n; j++) {
+            const int64_t token = seqs[i].kv_first + j;
+            for (int64_t head = 0; head < heads; head++) {
+                const float *from = problem_k(p, source + j, head);
+                for (int64_t d = 0; d < dim; d++)
+                    memcpy(a.data + (token / PANEL * panel + head * head_stride + d * PANEL + token % PANEL) * ELEMENT,
+                           from + d, sizeof *from);
+            }
+        }
+    }
+    *to = (tril_tensor){.data = a.data,
+                        .bytes = floats * ELEMENT,
+                        .token_stride = panel / PANEL * ELEMENT,
+                        .head_stride = head_stride * ELEMENT,
+                        .layout = TRIL_PANELS};
+    return a;
+}
 
+/* take_row() brings a written row home and puts the former bytes back, so that at the end the whole area must be as it
+ * was. */
 static struct output output_from(struct area area)
 {
     struct output o = {.area = area, .former = need(malloc(area.bytes + 1))};
@@ -536,130 +617,316 @@ static int64_t packed_before(const tril_seq *seq, int64_t query)
     return n;
 }
 
-static void take_statistics(const struct problem *p, struct output *o, float *to)
+static int64_t parts_of(const tril_seq *seq)
 {
-    for (int i = 0; i < p->n_seqs; i++) {
-        const int64_t first = p->seqs[i].q_first * p->q_heads;
-        take_row(o, first * ELEMENT, p->seqs[i].q_len * p->q_heads, to + first);
-    }
+    return (range_end(seq) - seq->key_begin + TRIL_KEY_BLOCK - 1) / TRIL_KEY_BLOCK;
 }
 
-static void take_rows(const struct problem *p, enum operation operation, const tril_attention *call,
-                      const tril_weights_out *weights, struct output *out, struct result *r)
+static bool blockwise(const struct placed *x)
 {
+    return (x->call.flags & TRIL_BLOCKWISE) != 0;
+}
+
+static void take_rows(struct placed *x, int64_t part, struct result *r)
+{
+    const struct problem *p = x->p;
     int64_t packed = 0;
     for (int i = 0; i < p->n_seqs; i++) {
         const tril_seq *seq = &p->seqs[i];
+        const bool is_there = !blockwise(x) || part < parts_of(seq);
         for (int64_t j = 0; j < seq->q_len; j++) {
             const int64_t token = seq->q_first + j;
             for (int64_t head = 0; head < p->q_heads; head++) {
-                float *to = r->x + (token * p->q_heads + head) * r->width;
-                if (operation == ATTEND)
-                    take_row(out, token * call->out.token_stride + head * call->out.head_stride, p->v_dim, to);
-                else if (operation == DENSE)
-                    take_row(out, token * weights->row_stride + head * weights->head_stride, seq->kv_len, to);
+                const int64_t row = token * p->q_heads + head;
+                float *to = r->x + row * r->width;
+                if (!is_there) {
+                    r->row_max[row] = -INFINITY;
+                    r->row_sum[row] = -0.0f;
+                    continue;
+                }
+                if (x->operation == ATTEND)
+                    take_row(&x->out,
+                             part * x->call.out_part_stride + token * x->call.out.token_stride +
+                                 head * x->call.out.head_stride,
+                             p->v_dim, to);
+                else if (x->operation == DENSE)
+                    take_row(&x->out, token * x->weights.row_stride + head * x->weights.head_stride, seq->kv_len, to);
                 else
-                    take_row(out, packed * ELEMENT + head * weights->head_stride, visible_keys(seq, j), to);
+                    take_row(&x->out, packed * ELEMENT + head * x->weights.head_stride, visible_keys(seq, j), to);
+                const int64_t statistic = (part * x->call.statistics_part_stride + row) * ELEMENT;
+                if (x->call.row_max != NULL) take_row(&x->max, statistic, 1, r->row_max + row);
+                if (x->call.row_sum != NULL) take_row(&x->sum, statistic, 1, r->row_sum + row);
             }
             packed += visible_keys(seq, j);
         }
     }
 }
 
-struct result *run(const struct problem *p, const struct placing *placing, enum operation operation, const char *tier)
+/* Where the sequences' keys lie: with panels, on multiples of 16. */
+static void place_seqs(const struct problem *p, bool panels, tril_seq *to)
 {
+    int64_t next = 0;
+    for (int i = 0; i < p->n_seqs; i++) {
+        const tril_seq *seq = &p->seqs[i];
+        to[i] = *seq;
+        if (!panels) continue;
+        const int64_t gap = i > 0 && seq->kv_first > 0 && seq->kv_len % 2 == 1 ? 16 : 0;
+        to[i].kv_first = (next + 15) / 16 * 16 + gap;
+        if (seq->q_len > 0) next = to[i].kv_first + range_end(seq) - seq->key_begin;
+    }
+}
+
+struct placed *placed_new(const struct problem *p, const struct placing *placing, enum operation operation)
+{
+    struct placed *x = need(calloc(1, sizeof *x));
     const enum guard guard = placing->guard;
-    tril_attention call = {.struct_size = sizeof call,
-                           .q_heads = p->q_heads,
-                           .kv_heads = p->kv_heads,
-                           .qk_dim = p->qk_dim,
-                           .v_dim = operation == ATTEND ? p->v_dim : 0,
-                           .n_seqs = p->n_seqs,
-                           .scale = p->scale};
-    tril_weights_out weights = {.struct_size = sizeof weights};
-    struct area q = place_input(p, &placing->q, guard, p->q, p->q_tokens, p->q_heads, p->qk_dim, false, &call.q);
-    struct area k = place_input(p, &placing->k, guard, p->k, p->kv_tokens, p->kv_heads, p->qk_dim, true, &call.k);
-    struct area v = {.bytes = 0}, workspace = {.bytes = 0};
-    struct area seqs = area_new((size_t)p->n_seqs * sizeof p->seqs[0], guard == GUARD_NONE ? GUARD_AFTER : guard, 0);
-    memcpy(seqs.data, p->seqs, seqs.bytes);
-    call.seqs = (const tril_seq *)(const void *)seqs.data;
+    tril_attention *call = &x->call;
+    tril_weights_out *weights = &x->weights;
+    tril_seq seqs[MAX_SEQS];
+    *x = (struct placed){.p = p, .placing = *placing, .operation = operation, .parts = 1};
+    *call = (tril_attention){.struct_size = sizeof *call,
+                             .flags = placing->flags,
+                             .q_heads = p->q_heads,
+                             .kv_heads = p->kv_heads,
+                             .qk_dim = p->qk_dim,
+                             .v_dim = operation == ATTEND ? p->v_dim : 0,
+                             .n_seqs = p->n_seqs,
+                             .team_call = placing->team.number,
+                             .scale = p->scale};
+    *weights = (tril_weights_out){.struct_size = sizeof *weights};
+    place_seqs(p, placing->panels, seqs);
+    x->q = place_rows(p, seqs, &placing->q, guard, p->q, p->q_heads, p->qk_dim, false, &call->q);
+    x->k = placing->panels ? place_panels(p, seqs, &placing->k, guard, &call->k)
+                           : place_rows(p, seqs, &placing->k, guard, p->k, p->kv_heads, p->qk_dim, true, &call->k);
+    x->seqs = area_new((size_t)p->n_seqs * sizeof seqs[0], guard == GUARD_NONE ? GUARD_AFTER : guard, 0);
+    memcpy(x->seqs.data, seqs, x->seqs.bytes);
+    call->seqs = (const tril_seq *)(const void *)x->seqs.data;
+    if (placing->repeat_keys) call->k.token_stride = 0;
+    for (int i = 0; i < p->n_seqs && blockwise(x); i++) {
+        if (p->seqs[i].q_len > 0 && parts_of(&p->seqs[i]) > x->parts) x->parts = parts_of(&p->seqs[i]);
+    }
 
-    call.k.token_stride = placing->repeat_keys ? 0 : call.k.token_stride;
-
-    struct output out;
-    const int64_t offset = placing->out.offset * ELEMENT;
+    const int64_t offset = placing->out.offset * ELEMENT, statistics = p->q_tokens * p->q_heads;
     if (operation == ATTEND) {
-        v = place_input(p, &placing->v, guard, p->v, p->kv_tokens, p->kv_heads, p->v_dim, true, &call.v);
-        call.v.token_stride = placing->repeat_keys ? 0 : call.v.token_stride;
+        x->v = place_rows(p, seqs, &placing->v, guard, p->v, p->kv_heads, p->v_dim, true, &call->v);
+        if (placing->repeat_keys) call->v.token_stride = 0;
         const struct strides s = strides_of(&placing->out, p->q_tokens, p->q_heads, p->v_dim);
-        out = placing->in_place ? output_from(q) : output_new(s.bytes, guard, offset);
-        call.out = placing->in_place
-                       ? (tril_out){.token_stride = call.q.token_stride, .head_stride = call.q.head_stride}
-                       : (tril_out){.token_stride = s.token, .head_stride = s.head};
-        call.out.data = out.area.data;
-        call.out.bytes = (int64_t)out.area.bytes;
+        if (blockwise(x)) {
+            call->out_part_stride = s.bytes + placing->out.outer_pad * ELEMENT;
+            call->statistics_part_stride = statistics + placing->out.row_pad;
+        }
+        x->out = placing->in_place ? output_from(x->q)
+                                   : output_new((x->parts - 1) * call->out_part_stride + s.bytes, guard, offset);
+        call->out = placing->in_place
+                        ? (tril_out){.token_stride = call->q.token_stride, .head_stride = call->q.head_stride}
+                        : (tril_out){.token_stride = s.token, .head_stride = s.head};
+        call->out.data = x->out.area.data;
+        call->out.bytes = (int64_t)x->out.area.bytes;
     } else if (operation == DENSE) {
         struct place rows = placing->out; /* a matrix per head is the only order the header promises */
         rows.head_major = true;
         const struct strides s = strides_of(&rows, p->q_tokens, p->q_heads, p->longest);
-        out = output_new(s.bytes, guard, offset);
-        weights.row_stride = s.token;
-        weights.head_stride = s.head;
+        x->out = output_new(s.bytes, guard, offset);
+        weights->row_stride = s.token;
+        weights->head_stride = s.head;
     } else {
         int64_t elements = 0;
         for (int i = 0; i < p->n_seqs; i++)
             elements += packed_before(&p->seqs[i], p->seqs[i].q_len);
-        weights.form = TRIL_WEIGHTS_PACKED;
-        weights.head_stride = (elements + placing->out.outer_pad) * ELEMENT;
-        out =
-            output_new(elements == 0 ? 0 : (p->q_heads - 1) * weights.head_stride + elements * ELEMENT, guard, offset);
+        weights->form = TRIL_WEIGHTS_PACKED;
+        weights->head_stride = (elements + placing->out.outer_pad) * ELEMENT;
+        x->out =
+            output_new(elements == 0 ? 0 : (p->q_heads - 1) * weights->head_stride + elements * ELEMENT, guard, offset);
     }
-    weights.data = out.area.data;
-    weights.bytes = (int64_t)out.area.bytes;
-    struct output max = output_new(p->q_tokens * p->q_heads * ELEMENT, guard, offset);
-    struct output sum = output_new(p->q_tokens * p->q_heads * ELEMENT, guard, offset);
-    if (!placing->no_max) call.row_max = (float *)(void *)max.area.data;
-    if (!placing->no_sum) call.row_sum = (float *)(void *)sum.area.data;
+    weights->data = x->out.area.data;
+    weights->bytes = (int64_t)x->out.area.bytes;
+    const int64_t all = ((x->parts - 1) * call->statistics_part_stride + statistics) * ELEMENT;
+    x->max = output_new(all, guard, offset);
+    x->sum = output_new(all, guard, offset);
+    if (!placing->no_max) call->row_max = (float *)(void *)x->max.area.data;
+    if (!placing->no_sum) call->row_sum = (float *)(void *)x->sum.area.data;
+    if (!placing->in_place) area_read_only(&x->q);
+    area_read_only(&x->k);
+    area_read_only(&x->v);
+    area_read_only(&x->seqs);
+    return x;
+}
 
-    bool ok = true;
-    struct result *r = NULL;
-    size_t bytes = 0;
-    case_tier(tier);
-    if (tril_force_isa(tier) != TRIL_OK || strcmp(tril_isa(), tier) != 0)
-        ok = broken("tier %s was asked for, %s is in use", tier, tril_isa());
-    const tril_status sized = tril_workspace(&call, 1, &bytes);
-    if (sized != TRIL_OK) ok = broken("tril_workspace: %s", tril_status_text(sized));
-    if (ok) {
-        workspace = area_new(bytes, guard, (size_t)placing->workspace_offset);
-        memset(workspace.data, 0xff, workspace.bytes); /* NaN */
-        if (!placing->in_place) area_read_only(&q);
-        area_read_only(&k);
-        area_read_only(&v);
-        area_read_only(&seqs);
-        const tril_status status = operation == ATTEND ? tril_attend(&call, workspace.data, bytes)
-                                                       : tril_weights(&call, &weights, workspace.data, bytes);
-        if (status != TRIL_OK) ok = broken("%s: %s", operation_name(operation), tril_status_text(status));
+void placed_free(struct placed *x)
+{
+    if (x == NULL) return;
+    if (!x->placing.in_place) area_free(&x->q);
+    area_free(&x->k);
+    area_free(&x->v);
+    area_free(&x->seqs);
+    output_free(&x->out);
+    output_free(&x->max);
+    output_free(&x->sum);
+    free(x);
+}
+
+/* One thread of a team. */
+struct member {
+    const struct placed *x;
+    tril_attention call;
+    void *workspace;
+    size_t bytes;
+    int thread, threads, pauses;
+    bool sleeps;
+    tril_status status;
+};
+
+static void *member_run(void *argument)
+{
+    struct member *m = argument;
+    const struct timespec moment = {.tv_nsec = 1000 * m->pauses};
+    for (int i = 0; i < m->pauses && !m->sleeps; i++)
+        sched_yield();
+    if (m->sleeps) nanosleep(&moment, NULL);
+    m->status = m->x->operation == ATTEND
+                    ? tril_attend_team(&m->call, m->workspace, m->bytes, m->thread, m->threads)
+                    : tril_weights_team(&m->call, &m->x->weights, m->workspace, m->bytes, m->thread, m->threads);
+    return NULL;
+}
+
+bool placed_run(const struct placed *x, const struct team *team, void *workspace, size_t bytes)
+{
+    struct member members[MAX_TEAM];
+    pthread_t threads[MAX_TEAM];
+    bool started[MAX_TEAM] = {false};
+    struct rng rng = {.state = team->seed};
+    tril_attention call = x->call;
+    call.team_call = team->number;
+    if (team->threads == 0) {
+        const tril_status status = x->operation == ATTEND ? tril_attend(&call, workspace, bytes)
+                                                          : tril_weights(&call, &x->weights, workspace, bytes);
+        return status == TRIL_OK || broken("%s: %s", operation_name(x->operation), tril_status_text(status));
     }
-    if (ok) {
-        r = result_new(p, operation);
-        take_rows(p, operation, &call, &weights, &out, r);
-        if (!placing->no_max) take_statistics(p, &max, r->row_max);
-        if (!placing->no_sum) take_statistics(p, &sum, r->row_sum);
-        ok = untouched(&out, operation_name(operation)) && untouched(&max, "row_max") && untouched(&sum, "row_sum");
+    int n = 0;
+    for (int i = 0; i < team->threads; i++) {
+        if ((team->absent >> i & 1) != 0) continue;
+        const int at = n == 0 ? 0 : (int)rng_below(&rng, n + 1); /* a random order */
+        members[n] = members[at];
+        members[at] = (struct member){.x = x,
+                                      .call = call,
+                                      .workspace = workspace,
+                                      .bytes = bytes,
+                                      .thread = i,
+                                      .threads = team->threads,
+                                      .pauses = rng_one_in(&rng, 2) ? 0 : (int)rng_below(&rng, 30),
+                                      .sleeps = rng_one_in(&rng, 3),
+                                      .status = TRIL_STATUS_COUNT};
+        n++;
     }
-    if (!ok) {
-        result_free(r);
-        r = NULL;
+    if (n == 0) return broken("a team of nobody");
+    for (int i = 0; i < n; i++) {
+        if (team->one_by_one)
+            member_run(&members[i]);
+        else
+            started[i] = pthread_create(&threads[i], NULL, member_run, &members[i]) == 0;
     }
-    if (!placing->in_place) area_free(&q);
-    area_free(&k);
-    area_free(&v);
-    area_free(&seqs);
-    area_free(&workspace);
-    output_free(&out);
-    output_free(&max);
-    output_free(&sum);
+    for (int i = 0; i < n; i++) {
+        if (started[i]) pthread_join(threads[i], NULL);
+    }
+    for (int i = 0; i < n; i++) {
+        if (members[i].status != TRIL_OK)
+            return broken("%s, thread %d of %d: %s", operation_name(x->operation), members[i].thread, team->threads,
+                          members[i].status == TRIL_STATUS_COUNT ? "did not start"
+                                                                 : tril_status_text(members[i].status));
+    }
+    return true;
+}
+
+static atomic_uint question = 1, worked;
+
+void worker_here(void)
+{
+    static _Thread_local unsigned last;
+    const unsigned current = atomic_load(&question);
+    if (last != current) atomic_fetch_add(&worked, 1);
+    last = current;
+}
+
+int workers(void)
+{
+    atomic_fetch_add(&question, 1);
+    return (int)atomic_exchange(&worked, 0);
+}
+
+struct result *placed_take_part(struct placed *x, int64_t part)
+{
+    struct result *r = result_new(x->p, x->operation);
+    take_rows(x, part, r);
     return r;
+}
+
+bool placed_untouched(const struct placed *x)
+{
+    return untouched(&x->out, operation_name(x->operation)) && untouched(&x->max, "row_max") &&
+           untouched(&x->sum, "row_sum");
+}
+
+bool use_tier(const char *tier)
+{
+    case_tier(tier);
+    return (tril_force_isa(tier) == TRIL_OK && strcmp(tril_isa(), tier) == 0) ||
+           broken("tier %s was asked for, %s is in use", tier, tril_isa());
+}
+
+static struct result **run_all(const struct problem *p, const struct placing *placing, enum operation operation,
+                               const char *tier, int64_t *n)
+{
+    const struct team *team = &placing->team;
+    struct placed *x = placed_new(p, placing, operation);
+    struct result **parts = NULL;
+    struct area workspace = {.bytes = 0};
+    size_t bytes = 0;
+    bool ok = use_tier(tier);
+    if (ok) {
+        const tril_status sized = tril_workspace(&x->call, team->threads == 0 ? 1 : team->threads, &bytes);
+        if (sized != TRIL_OK) ok = broken("tril_workspace: %s", tril_status_text(sized));
+    }
+    if (ok) {
+        workspace = area_new(bytes, placing->guard, (size_t)placing->workspace_offset);
+        memset(workspace.data, team->threads == 0 ? 0xff : 0, workspace.bytes); /* NaN, where the content is free */
+        ok = placed_run(x, team, workspace.data, bytes);
+    }
+    *n = x->parts;
+    if (ok) {
+        parts = need(calloc((size_t)x->parts, sizeof(struct result *)));
+        for (int64_t i = 0; i < x->parts; i++)
+            parts[i] = placed_take_part(x, i);
+        ok = placed_untouched(x);
+    }
+    if (!ok && parts != NULL) {
+        parts_free(parts, *n);
+        parts = NULL;
+    }
+    area_free(&workspace);
+    placed_free(x);
+    return parts;
+}
+
+struct result **run_parts(const struct problem *p, const struct placing *placing, const char *tier, int64_t *n)
+{
+    return run_all(p, placing, ATTEND, tier, n);
+}
+
+struct result *run(const struct problem *p, const struct placing *placing, enum operation operation, const char *tier)
+{
+    int64_t n;
+    struct result **parts = run_all(p, placing, operation, tier, &n), *r = NULL;
+    if (parts == NULL) return NULL;
+    r = parts[0];
+    free(parts);
+    return r;
+}
+
+void parts_free(struct result **parts, int64_t n)
+{
+    for (int64_t i = 0; i < n && parts != NULL; i++)
+        result_free(parts[i]);
+    free(parts);
 }
 
 /* Floats on a line, for distances between them. */

@@ -127,19 +127,43 @@ static inline float *problem_v(const struct problem *p, int64_t token, int64_t h
 /* How the operands lie in memory. */
 enum guard { GUARD_NONE, GUARD_AFTER, GUARD_BEFORE }; /* a page that faults, directly behind or before the extent */
 
+/* Memory whose last or first byte borders a page that faults; or exact malloc, so that a sanitizer sees its ends. */
+struct area {
+    unsigned char *data;
+    size_t bytes;
+    void *base;
+    size_t mapped; /* 0: malloc */
+};
+struct area area_new(size_t bytes, enum guard, size_t offset);
+void area_read_only(const struct area *);
+void area_free(struct area *);
+
 struct place {
     bool head_major;
     int row_pad, outer_pad; /* elements: after each row; after each token (or head, in head-major order) */
     int offset;             /* elements past an aligned address; without a guard only */
 };
 
+/* Who computes. A thread that does not come, or comes when all is done, must make no difference. */
+struct team {
+    int threads;     /* 0: tril_attend() or tril_weights(); else tril_*_team() with so many, at most MAX_TEAM */
+    bool one_by_one; /* one OS thread calls with each number in turn: all but the first come late */
+    uint64_t absent; /* bit i: thread i never comes; one must */
+    uint64_t seed;   /* of the order in which threads come, and of their delays */
+    int64_t number;  /* team_call */
+};
+#define MAX_TEAM 64
+
 struct placing {
     struct place q, k, v, out; /* out: the weights too */
     enum guard guard;
+    bool panels;   /* k in TRIL_PANELS */
     bool in_place; /* out is q's memory */
     bool no_max, no_sum;
-    bool repeat_keys;     /* k and v hold token 0 alone, with a token stride of 0 */
+    bool repeat_keys;     /* k and v hold token 0 alone, with a token stride of 0; not with panels */
     int workspace_offset; /* bytes */
+    uint32_t flags;       /* of the call; see placed_take_part() */
+    struct team team;
 };
 
 extern const struct placing contiguous;
@@ -165,6 +189,42 @@ static inline const float *result_row(const struct result *r, int64_t token, int
 {
     return r->x + (token * r->heads + head) * r->width;
 }
+
+/* The same step by step, for a workspace of one's own and for several calls: */
+struct output {
+    struct area area;
+    unsigned char *former; /* the bytes that it had before */
+};
+struct placed {
+    const struct problem *p;
+    struct placing placing;
+    enum operation operation;
+    tril_attention call;
+    tril_weights_out weights;
+    struct area q, k, v, seqs;
+    struct output out, max, sum;
+    int64_t parts; /* TRIL_BLOCKWISE: of the sequence with the most, at least 1; else 1 */
+};
+struct placed *placed_new(const struct problem *, const struct placing *, enum operation);
+void placed_free(struct placed *);
+/* The call, by the team that the placing asks for or by another one: what every thread got, or broken(). */
+bool placed_run(const struct placed *, const struct team *, void *workspace, size_t bytes);
+/* Takes the results out of the memory that the call wrote, which is then as it was before the call. With
+ * TRIL_BLOCKWISE: part `part`. A sequence that has no such part leaves its rows at 0 with the statistics of an empty
+ * part, -inf and -0. */
+struct result *placed_take_part(struct placed *, int64_t part);
+/* After all parts have been taken: broken() if anything but results was written. */
+bool placed_untouched(const struct placed *);
+/* All of it with a fresh workspace, in parts; *n of them. The array and its results are the caller's. */
+struct result **run_parts(const struct problem *, const struct placing *, const char *tier, int64_t *n);
+void parts_free(struct result **, int64_t n);
+/* Forces the tier; broken() where that does not work. */
+bool use_tier(const char *tier);
+struct team team_random(struct rng *);
+/* How many threads have said that they work since the last question; see yielding.c. */
+void worker_here(void);
+int workers(void);
+
 /* broken() with the worst element, unless all bits are the same. */
 bool same_result(const struct result *got, const struct result *want, const char *what);
 /* The same for the rows of one sequence that may stand at another place. */
@@ -174,15 +234,7 @@ bool same_rows(const struct result *got, int64_t got_token, const struct result 
 /* How many keys query i of a sequence sees. */
 int64_t visible_keys(const tril_seq *, int64_t query);
 
-/* Memory whose last or first byte borders a page that faults; or exact malloc, so that a sanitizer sees its ends. */
-struct area {
-    unsigned char *data;
-    size_t bytes;
-    void *base;
-    size_t mapped; /* 0: malloc */
-};
-struct area area_new(size_t bytes, enum guard, size_t offset);
-void area_read_only(const struct area *);
-void area_free(struct area *);
+/* One past the last key of the sequence's range. */
+int64_t range_end(const tril_seq *);
 
 #endif

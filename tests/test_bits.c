@@ -8,7 +8,7 @@
 static bool as_scalar(const struct problem *p, const struct placing *placing, const char *more,
                       const struct tiers *tiers)
 {
-    char text[400], place[200];
+    char text[500], place[300];
     for (enum operation operation = ATTEND; operation < OPERATIONS; operation++) {
         placing_describe(placing, place, sizeof place);
         snprintf(text, sizeof text, "%s, %s, %s", operation_name(operation), more, place);

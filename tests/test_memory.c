@@ -8,7 +8,7 @@
 
 static bool guarded(const struct problem *p, struct placing placing, const char *more, const struct tiers *tiers)
 {
-    char text[400], place[200];
+    char text[500], place[300];
     for (enum operation operation = ATTEND; operation < OPERATIONS; operation++) {
         snprintf(text, sizeof text, "%s, %s, oracle", operation_name(operation), more);
         problem_describe(p, text);
@@ -53,6 +53,7 @@ static bool every_head_size(const struct tiers *tiers)
         problem_fill(p, &rng, NORMAL);
         struct placing placing = contiguous;
         placing.q.head_major = placing.k.head_major = placing.v.head_major = placing.out.head_major = i % 2 == 0;
+        placing.panels = rng_one_in(&rng, 3);
         const bool ok = guarded(p, placing, "head size", tiers);
         problem_free(p);
         if (!ok) return false;
@@ -70,7 +71,9 @@ static bool every_tail(const struct tiers *tiers)
         problem_seq(p, 0, n, 0, n);
         problem_seq(p, 0, 1, 0, 256 + n);
         problem_fill(p, &rng, NORMAL);
-        const bool ok = guarded(p, contiguous, "tail", tiers);
+        struct placing panels = contiguous;
+        panels.panels = true;
+        const bool ok = guarded(p, contiguous, "tail", tiers) && guarded(p, panels, "tail", tiers);
         problem_free(p);
         if (!ok) return false;
     }

@@ -8,10 +8,11 @@
 
 #include "support.h"
 
-extern const struct suite suite_bits, suite_special, suite_memory, suite_exp2, suite_properties;
+extern const struct suite suite_bits, suite_special, suite_memory, suite_exp2, suite_properties, suite_merge,
+    suite_team;
 /* The cheapest first: most mutants die at once. */
-static const struct suite *const suites[] = {&suite_memory, &suite_special, &suite_bits, &suite_properties,
-                                             &suite_exp2};
+static const struct suite *const suites[] = {&suite_memory,     &suite_special, &suite_merge, &suite_bits,
+                                             &suite_properties, &suite_team,    &suite_exp2};
 
 extern const char *const mutant_stale[]; /* see table.h, which this file cannot include beside libcheck's check.h */
 

@@ -98,7 +98,18 @@ static bool poisoned_future(const struct tiers *tiers)
     return each_problem(tiers, scaled(60), 6e5, future_is_invisible);
 }
 
-/* One shot = any chunking. `most` is the largest chunk; 1: token by token. */
+/* Numbers of rows of one K/V head around what a tile takes at once, and around what a tier takes for few. */
+static const int few[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 15, 16, 17, 23, 24, 25, 47, 48, 49};
+
+/* Queries of a chunk: at most `most`, or, every other time, as many as give about such a number of rows. */
+static int64_t chunk_of(const struct problem *p, struct rng *rng, int64_t most)
+{
+    const int64_t group = p->q_heads / p->kv_heads, n = (rng_of(rng, few) + rng_below(rng, group)) / group;
+    return most == 1 || rng_one_in(rng, 2) ? 1 + rng_below(rng, most) : n < 1 ? 1 : n;
+}
+
+/* One shot = any chunking, however each chunk lies and whoever computes it. `most` is the largest chunk; 1: token by
+ * token. */
 static bool in_chunks(const struct problem *p, struct rng *rng, const char *tier, int64_t most)
 {
     bool ok = true;
@@ -108,10 +119,11 @@ static bool in_chunks(const struct problem *p, struct rng *rng, const char *tier
         for (int s = 0; s < p->n_seqs && ok; s++) {
             const tril_seq *seq = &p->seqs[s];
             for (int64_t first = 0, n; first < seq->q_len && ok; first += n) {
-                n = 1 + rng_below(rng, most);
+                n = chunk_of(p, rng, most);
                 if (n > seq->q_len - first) n = seq->q_len - first;
                 struct problem *part = part_of(p, seq, first, n);
-                struct result *got = run(part, &contiguous, operation, tier);
+                const struct placing placing = placing_random(rng);
+                struct result *got = run(part, &placing, operation, tier);
                 ok = got != NULL && same_rows(got, 0, whole, seq->q_first + first, n, operation_name(operation));
                 result_free(got);
                 problem_free(part);
@@ -140,6 +152,49 @@ static bool tokens_hold(const struct problem *p, struct rng *rng, const char *ti
 static bool token_by_token(const struct tiers *tiers)
 {
     return each_problem(tiers, scaled(20), 1e5, tokens_hold);
+}
+
+/* Every number of query heads per K/V head with chunks of each size of `few`, in queries and in rows, at any place of a
+ * prompt that is long enough for a second block of keys. */
+static bool few_rows(const struct tiers *tiers)
+{
+    struct rng rng;
+    for (int group = 1; group <= 16; group++) {
+        if (!case_begin(group, &rng)) continue;
+        const int kv_heads = group % 3 == 0 ? 2 : 1, dim = 1 + (int)rng_below(&rng, 18);
+        struct problem *p = problem_new(group * kv_heads, kv_heads, dim, group % 2 == 0 ? dim : 1 + dim / 2);
+        problem_seq(p, 0, 50 + rng_below(&rng, 10), 0, group % 4 == 0 ? 240 + rng_below(&rng, 80) : 70);
+        problem_fill(p, &rng, NORMAL);
+        const tril_seq *seq = &p->seqs[0];
+        bool ok = true;
+        for (int t = 0; t < tiers->n && ok; t++) {
+            struct rng same = rng;
+            for (enum operation operation = ATTEND; operation < OPERATIONS && ok; operation++) {
+                problem_describe(p, operation_name(operation));
+                struct result *whole = run(p, &contiguous, operation, tiers->name[t]);
+                ok = whole != NULL;
+                for (int i = 0; i < 2 * COUNT(few) && ok; i++) {
+                    const int64_t n = i < COUNT(few) ? few[i] : (few[i - COUNT(few)] + group - 1) / group;
+                    const int64_t first = rng_below(&same, seq->q_len - n + 1);
+                    struct problem *part = part_of(p, seq, first, n);
+                    struct placing placing = rng_one_in(&same, 2) ? contiguous : placing_random(&same);
+                    char text[400] = "", place[300];
+                    placing_describe(&placing, place, sizeof place);
+                    snprintf(text, sizeof text, "queries %d to %d, %s, %s", (int)first, (int)(first + n),
+                             operation_name(operation), place);
+                    problem_describe(p, text);
+                    struct result *got = run(part, &placing, operation, tiers->name[t]);
+                    ok = got != NULL && same_rows(got, 0, whole, seq->q_first + first, n, "few rows");
+                    result_free(got);
+                    problem_free(part);
+                }
+                result_free(whole);
+            }
+        }
+        problem_free(p);
+        if (!ok) return false;
+    }
+    return true;
 }
 
 /* Grouped heads = each K/V head written out once per query head. */
@@ -357,6 +412,7 @@ static const struct check checks[] = {
     {"poisoned_future", poisoned_future},
     {"chunks", chunks},
     {"token_by_token", token_by_token},
+    {"few_rows", few_rows},
     {"grouped_heads", grouped_heads},
     {"batches", batches},
     {"layouts", layouts},

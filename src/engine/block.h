@@ -7,28 +7,43 @@
 #include "tile.h"
 
 struct block {
-    const float *packed; /* its keys, [key/16][qk_dim][16] */
-    int keys;            /* that the task's last row sees in it */
-    size_t first_row;    /* of the task that sees any of it */
-    int64_t offset;      /* the position of the task's first query, counted from the block's first key */
+    struct tile_b panels; /* its keys, panels of [qk_dim][16] */
+    int64_t first;        /* the position of its first key */
+    int keys;             /* that the task's last row sees in it */
+    bool last;            /* of the task */
+    size_t first_row;     /* of the task that sees any of it */
+    int64_t offset;       /* the position of the task's first query, counted from the block's first key */
 };
 
-static struct block block_at(const struct tril_job *job, const struct tril_task *task, int64_t first,
-                             const float *packed)
+/* Without its panels. */
+static struct block block_at(const struct tril_job *job, const struct tril_task *task, int64_t first)
 {
     const int64_t left = task->keys - first, offset = task->position - first;
     return (struct block){
-        .packed = packed,
+        .first = first,
         .keys = left < TRIL_KEY_BLOCK ? (int)left : TRIL_KEY_BLOCK,
+        .last = left <= TRIL_KEY_BLOCK,
         .first_row = offset < 0 ? (size_t)(-offset * job->plan->group) : 0,
         .offset = offset,
     };
 }
 
-/* Whether a row of the task sees nothing behind this block. */
-static ALWAYS_INLINE bool block_is_last(const struct block *block, const struct row_place *row)
+/* Whether the task has nothing behind this block that the row sees. */
+static ALWAYS_INLINE bool block_is_last(const struct block *block, const struct tril_task_row *row)
 {
-    return tril_visible(block->offset + row->query) <= TRIL_KEY_BLOCK;
+    return block->last || row->visible <= block->first + TRIL_KEY_BLOCK;
+}
+
+/* Panels of keys from `first` on, `keys` of them: the host's own, or packed into `to`. */
+static struct tile_b block_panels(const struct tril_job *job, const struct tril_task *task, int64_t first, int keys,
+                                  float *to)
+{
+    const tril_tensor *k = &job->call->k;
+    if (k->layout == TRIL_PANELS)
+        return (struct tile_b){tril_panel(k, task->token + first, task->head), PANEL,
+                               (size_t)k->token_stride * PANEL / sizeof(float)};
+    pack_keys(job, task, task->head, first, keys, to);
+    return (struct tile_b){to, PANEL, PANEL * (size_t)job->call->qk_dim};
 }
 
 static void block_begin(size_t rows, float *row_max, float *row_sum)
@@ -42,10 +57,10 @@ static void block_begin(size_t rows, float *row_max, float *row_sum)
 /* A tile for each number of rows, up to TILE_ROWS. The arguments but `rows` are constants or pass through, so every
  * case is its own unrolled kernel. */
 static ALWAYS_INLINE void scores_of(const int vecs, const int rows, const float *q, size_t dims, struct tile_b b,
-                                    float *s)
+                                    float *s, size_t s_row)
 {
 #define DO(r)                                                                                                          \
-    if (r < TILE_ROWS && rows == r + 1) tile_scores(r + 1, vecs, q, dims, b, dims, s, TRIL_SCORE_ROW);
+    if (r < TILE_ROWS && rows == r + 1) tile_scores(r + 1, vecs, q, dims, b, dims, s, s_row);
     EACH_ROW(DO)
 #undef DO
 }
@@ -60,19 +75,19 @@ static ALWAYS_INLINE void fold_of(const int vecs, const int rows, const float *p
 }
 
 /* One function per tile width: what the disassembly test and a profile look for. */
-#define SCORES_ARGS const int rows, const float *q, size_t dims, struct tile_b b, float *s
+#define SCORES_ARGS const int rows, const float *q, size_t dims, struct tile_b b, float *s, size_t s_row
 #define FOLD_ARGS                                                                                                      \
     const int rows, const float *p, struct tile_b b, const size_t *end, float *o, size_t o_row, const float *old,      \
         const float *fresh
 
 static NOINLINE void scores_v1(SCORES_ARGS)
 {
-    scores_of(1, rows, q, dims, b, s);
+    scores_of(1, rows, q, dims, b, s, s_row);
 }
 
 static NOINLINE void scores_v2(SCORES_ARGS)
 {
-    scores_of(2, rows, q, dims, b, s);
+    scores_of(2, rows, q, dims, b, s, s_row);
 }
 
 static NOINLINE void fold_v1(FOLD_ARGS)
@@ -88,12 +103,12 @@ static NOINLINE void fold_v2(FOLD_ARGS)
 #if TILE_VECS > 2
 static NOINLINE void scores_v3(SCORES_ARGS)
 {
-    scores_of(3, rows, q, dims, b, s);
+    scores_of(3, rows, q, dims, b, s, s_row);
 }
 
 static NOINLINE void scores_v4(SCORES_ARGS)
 {
-    scores_of(4, rows, q, dims, b, s);
+    scores_of(4, rows, q, dims, b, s, s_row);
 }
 
 static NOINLINE void fold_v3(FOLD_ARGS)
@@ -135,11 +150,11 @@ static int tile_width(int left)
     return (left + tiles - 1) / tiles;
 }
 
-/* How many keys of the block each of rows r ... r+n-1 of the task sees. */
-static void block_ends(const struct tril_job *job, const struct block *block, size_t r, int n, size_t *end)
+/* How many keys of the block each of n rows sees. */
+static ALWAYS_INLINE void block_ends(const struct block *block, const struct tril_task_row *row, int n, size_t *end)
 {
     for (int i = 0; i < n; i++) {
-        const int64_t visible = tril_visible(block->offset + (int64_t)(r + (size_t)i) / job->plan->group);
+        const int64_t visible = row[i].visible - block->first;
         end[i] = visible < TRIL_KEY_BLOCK ? (size_t)visible : TRIL_KEY_BLOCK;
     }
 }
@@ -149,12 +164,12 @@ static void block_scores(const struct tril_job *job, const struct block *block, 
                          const float *ws, float *s)
 {
     const size_t dims = (size_t)job->call->qk_dim;
-    const struct tile_b keys = {block->packed, PANEL, PANEL * dims};
+    const struct tile_b keys = block->panels;
     const int vecs = ((int)end[n - 1] + V_LANES - 1) / V_LANES;
     for (int j = 0; j < vecs;) {
         const int width = tile_width(vecs - j);
         const struct tile_b b = {tile_b_at(&keys, j), keys.k_stride, keys.panel_stride};
-        scores_by_vecs[width - 1](n, ws + job->plan->q + r * dims, dims, b, s + j * V_LANES);
+        scores_by_vecs[width - 1](n, ws + job->plan->q + r * dims, dims, b, s + j * V_LANES, TRIL_SCORE_ROW);
         j += width;
     }
 }
@@ -167,8 +182,8 @@ static struct tile_b block_values(const struct tril_job *job, const struct tril_
 {
     const tril_tensor *v = &job->call->v;
     if (TILE_VECS * V_LANES >= 4 * PANEL && job->call->v_dim % PANEL == 0)
-        return (struct tile_b){tril_row(v, task->seq->kv_first + first, task->head),
-                               (size_t)v->token_stride / sizeof(float), PANEL};
+        return (struct tile_b){tril_row(v, task->token + first, task->head), (size_t)v->token_stride / sizeof(float),
+                               PANEL};
     pack_values(job, task, first, keys, ws + job->plan->v);
     return (struct tile_b){ws + job->plan->v, PANEL, job->plan->v_panel};
 }

@@ -5,7 +5,7 @@
 #define TRIL_ENGINE_PACK_H
 
 #include "kernels.h"
-#include "vec.h"
+#include "tile.h"
 
 #define LINE_FLOATS 16 /* a cache line */
 
@@ -22,31 +22,36 @@ static ALWAYS_INLINE void ask_to_write(const float *p, int64_t n)
         __builtin_prefetch(p + i, 1, 3);
 }
 
-/* A row of the task: its query, counted in the task, and its query head. */
-struct row_place {
-    int64_t query, token, head;
-};
-
-static ALWAYS_INLINE struct row_place row_at(const struct tril_job *job, const struct tril_task *task, size_t r)
+/* Rows r ... r+n-1 of a task of one K/V head: tril_task_row(), but with one division for all of them, since a group of
+ * rows meets a block so often that divisions would take a hundredth of the time. */
+static ALWAYS_INLINE void rows_at(const struct tril_job *job, const struct tril_task *task, size_t r, int n,
+                                  struct tril_task_row *row)
 {
-    const int64_t query = (int64_t)r / job->plan->group, g = (int64_t)r % job->plan->group;
-    return (struct row_place){query, task->seq->q_first + task->query + query, task->head * job->plan->group + g};
+    const uint32_t group = (uint32_t)job->plan->group;
+    uint32_t query = (uint32_t)r / group, g = (uint32_t)r % group;
+    for (int i = 0; i < n; i++) {
+        row[i] = (struct tril_task_row){(int64_t)r + i, task->query + query, task->seq->q_first + task->query + query,
+                                        task->head * group + g, tril_visible(task->position + query)};
+        if (++g < group) continue;
+        g = 0;
+        query++;
+    }
 }
 
-/* Rows r ... r+n-1 of the task; the next n are asked for. */
+/* Rows r ... r+n-1 of the task, n <= MAX_ROWS; the next n are asked for. */
 static void pack_queries(const struct tril_job *job, const struct tril_task *task, size_t r, int n, size_t rows,
                          float *to)
 {
     const tril_tensor *q = &job->call->q;
     const int64_t dims = job->call->qk_dim;
-    for (size_t i = r; i < r + (size_t)n; i++) {
-        const struct row_place row = row_at(job, task, i);
-        memcpy(to + i * (size_t)dims, tril_row(q, row.token, row.head), (size_t)dims * sizeof(float));
-    }
-    for (size_t i = r + (size_t)n; i < r + 2 * (size_t)n && i < rows; i++) {
-        const struct row_place row = row_at(job, task, i);
-        ask_to_read(tril_row(q, row.token, row.head), dims);
-    }
+    struct tril_task_row row[2 * MAX_ROWS];
+    const int known = r + 2 * (size_t)n < rows ? 2 * n : (int)(rows - r);
+    rows_at(job, task, r, known, row);
+    for (int i = 0; i < n; i++)
+        memcpy(to + (r + (size_t)i) * (size_t)dims, tril_row(q, row[i].token, row[i].head),
+               (size_t)dims * sizeof(float));
+    for (int i = n; i < known; i++)
+        ask_to_read(tril_row(q, row[i].token, row[i].head), dims);
 }
 
 /* V_LANES keys x V_LANES dims (n and dims of them real), transposed. */
@@ -65,13 +70,14 @@ static ALWAYS_INLINE void pack_square(const char *from, const int64_t stride, co
     }
 }
 
-/* Keys first ... first + n - 1 of the task. */
-static void pack_keys(const struct tril_job *job, const struct tril_task *task, int64_t first, int n, float *to)
+/* n keys of rows, from `first` on, of K/V head `head`. */
+static void pack_keys(const struct tril_job *job, const struct tril_task *task, int64_t head, int64_t first, int n,
+                      float *to)
 {
     const tril_tensor *k = &job->call->k;
     const int dims = job->call->qk_dim;
     for (int key = 0; key < n; key += V_LANES) {
-        const char *from = (const char *)tril_row(k, task->seq->kv_first + first + key, task->head);
+        const char *from = (const char *)tril_row(k, task->token + first + key, head);
         float *panel = to + (size_t)(key / PANEL) * PANEL * (size_t)dims + (size_t)(key % PANEL);
         const int keys = n - key < V_LANES ? n - key : V_LANES;
         int d = 0;
@@ -99,7 +105,7 @@ static void pack_values(const struct tril_job *job, const struct tril_task *task
     const tril_tensor *v = &job->call->v;
     const int dims = job->call->v_dim, whole = dims / PANEL;
     for (int key = 0; key < n; key++) {
-        const float *row = tril_row(v, task->seq->kv_first + first + key, task->head);
+        const float *row = tril_row(v, task->token + first + key, task->head);
         float *at = to + (size_t)key * PANEL;
         for (int panel = 0; panel < whole; panel++, at += job->plan->v_panel, row += PANEL) {
             UNROLL

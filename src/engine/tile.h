@@ -69,6 +69,14 @@ static ALWAYS_INLINE void row_step(const int vecs, const va a, const int lane, c
     if (vecs > 3) acc[3] = a_fma(a, lane, b[3], acc[3]);
 }
 
+static ALWAYS_INLINE void row_load(const int vecs, vf acc[MAX_VECS], const float *from)
+{
+    acc[0] = v_load(from);
+    if (vecs > 1) acc[1] = v_load(from + V_LANES);
+    if (vecs > 2) acc[2] = v_load(from + 2 * V_LANES);
+    if (vecs > 3) acc[3] = v_load(from + 3 * V_LANES);
+}
+
 static ALWAYS_INLINE void row_store(const int vecs, const vf acc[MAX_VECS], float *to)
 {
     v_store(to, acc[0]);

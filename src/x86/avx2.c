@@ -20,8 +20,10 @@
 
 const struct tril_kernels tril_kernels_avx2 = {
     .name = "avx2",
-    .blocking = {.lanes = V_LANES, .tile_rows = TILE_ROWS, .task_rows = 768},
+    .blocking = {.lanes = V_LANES, .tile_rows = TILE_ROWS, .task_rows = 768, .few_rows = 48},
     .attend = attend_task,
     .weights = weights_task,
+    .weights_end = weights_end,
+    .fold = fold_states,
     .exp2 = exp2_array,
 };

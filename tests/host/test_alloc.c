@@ -173,8 +173,8 @@ static int every_call(const char *isa, int64_t queries)
     call.q_heads = 3;
     wrong += tril_attend(&call, workspace, sizeof(workspace)) != TRIL_ERR_SHAPE;
     wrong += tril_status_text(TRIL_ERR_SHAPE) == NULL || tril_version() != TRIL_VERSION;
-    wrong += tril_merge(NULL, 0, 0, 0, NULL, 0, NULL, NULL) != TRIL_ERR_UNSUPPORTED;
-    wrong += tril_append(NULL, TRIL_ROWS, 0, NULL, 0, 1, 1) != TRIL_ERR_UNSUPPORTED;
+    wrong += tril_merge(NULL, 1, 0, 1, 0, NULL, 0, NULL, NULL) != TRIL_ERR_NULL;
+    wrong += tril_append(NULL, 0, NULL, 0, 0, 1, 1) != TRIL_ERR_NULL;
     wrong += tril_convert(NULL, TRIL_F32, NULL, TRIL_F32, 0) != TRIL_ERR_UNSUPPORTED;
     wrong += tril_force_isa("none") != TRIL_ERR_UNSUPPORTED;
     wrong += tril_force_isa(NULL) != TRIL_OK;

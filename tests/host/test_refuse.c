@@ -29,6 +29,7 @@ enum {
 
 /* Two sequences: 3 queries at the end of 5 keys, a prompt of 2. */
 enum { HEADS = 4, KV_HEADS = 2, DIM = 8, QUERIES = 5, KEYS = 7, COLUMNS = 5, PACKED = 3 + 4 + 5 + 1 + 2, TAIL = 16 };
+enum { PARTS = 3, PANEL = 16, PANELS = 2 };
 enum { ROW = DIM * 4, Q_TOKEN = HEADS * ROW, K_TOKEN = KV_HEADS * ROW, GAP = 1024, ROOM = 1 << 18 };
 
 /* Everything that a call may touch, in one piece, so that one comparison sees every write. */
@@ -49,6 +50,14 @@ struct arena {
     char gap_weights[GAP];
     tril_seq seqs[2];
     char gap_seqs[GAP];
+    float parts[PARTS][QUERIES][HEADS][DIM]; /* results of a call with TRIL_BLOCKWISE */
+    char gap_parts[GAP];
+    float parts_max[PARTS][QUERIES][HEADS];
+    char gap_parts_max[GAP];
+    float parts_sum[PARTS][QUERIES][HEADS];
+    char gap_parts_sum[GAP];
+    float panels[PANELS][KV_HEADS][DIM][PANEL];
+    char gap_panels[GAP];
     char workspace[ROOM];
     char gap_end[GAP];
 };
@@ -147,6 +156,12 @@ static void expect_all(const char *name, int attend, int weights, int sizing)
     expect(name, "tril_weights", tril_weights(call, to, s.workspace, s.workspace_bytes), weights);
     expect(name, "tril_weights_team", tril_weights_team(call, to, s.workspace, s.workspace_bytes, 0, 1), weights);
     size_t bytes = 4711;
+    /* Every thread of a team gets the same status. Not where it depends on the room that the team needs. */
+    if (attend != OK && attend != WORKSPACE)
+        expect(name, "tril_attend_team, 1 of 2", tril_attend_team(call, s.workspace, s.workspace_bytes, 1, 2), attend);
+    if (weights != OK && weights != WORKSPACE)
+        expect(name, "tril_weights_team, 1 of 2", tril_weights_team(call, to, s.workspace, s.workspace_bytes, 1, 2),
+               weights);
     const tril_status status = tril_workspace(call, 1, &bytes);
     expect(name, "tril_workspace", status, sizing);
     ck_assert_msg((bytes == 4711) == (status != TRIL_OK), "%s: tril_workspace() said %zu bytes", name, bytes);
@@ -175,8 +190,9 @@ static const struct fault {
     {"to.struct_size 0", TO(struct_size), 0, OK, STRUCT, OK},
     {"to.struct_size 1 short", TO(struct_size), sizeof(tril_weights_out) - 1, OK, STRUCT, OK},
     {"to.struct_size long, tail 0", TO(struct_size), sizeof(tril_weights_out) + TAIL, OK, OK, OK},
-    {"flag 2", CALL(flags), 2, STRUCT, STRUCT, STRUCT},
-    {"flags 3", CALL(flags), 3, STRUCT, STRUCT, STRUCT},
+    {"flag 4", CALL(flags), 4, STRUCT, STRUCT, STRUCT},
+    {"flags 5", CALL(flags), 5, STRUCT, STRUCT, STRUCT},
+    {"blockwise, but normalised", CALL(flags), TRIL_BLOCKWISE, STRUCT, STRUCT, STRUCT},
     {"flag 2^31", CALL(flags), INT32_MIN, STRUCT, STRUCT, STRUCT},
     {"out.reserved", CALL(out.reserved), 1, STRUCT, OK, STRUCT},
 
@@ -198,6 +214,12 @@ static const struct fault {
     {"n_seqs -1", CALL(n_seqs), -1, SHAPE, SHAPE, SHAPE},
     {"n_seqs 2^31", CALL(n_seqs), INT64_C(1) << 31, SHAPE, SHAPE, SHAPE},
     {"block_tokens -1", CALL(block_tokens), -1, SHAPE, SHAPE, SHAPE},
+    {"team_call -1", CALL(team_call), -1, SHAPE, SHAPE, SHAPE},
+    {"team_call min", CALL(team_call), INT64_MIN, SHAPE, SHAPE, SHAPE},
+    {"team_call 2^62 + 1", CALL(team_call), (INT64_C(1) << 62) + 1, SHAPE, SHAPE, SHAPE},
+    {"team_call max", CALL(team_call), INT64_MAX, SHAPE, SHAPE, SHAPE},
+    {"team_call 2^62", CALL(team_call), INT64_C(1) << 62, OK, OK, OK},
+    {"team_call 1", CALL(team_call), 1, OK, OK, OK},
     {"last_rows -1", TO(last_rows), -1, OK, SHAPE, OK},
 
     {"scale NaN", CALL(scale), NAN_BITS, PARAM, PARAM, PARAM},
@@ -234,7 +256,7 @@ static const struct fault {
     {"to.dtype unknown", TO(dtype), TRIL_DTYPE_COUNT, OK, DTYPE, OK},
     {"to.dtype Q8_0", TO(dtype), TRIL_Q8_0, OK, DTYPE, OK},
 
-    {"unnormalised", CALL(flags), TRIL_UNNORMALISED, UNSUPPORTED, UNSUPPORTED, UNSUPPORTED},
+    {"unnormalised", CALL(flags), TRIL_UNNORMALISED, OK, UNSUPPORTED, OK},
     {"math BF16", CALL(math), TRIL_MATH_BF16, UNSUPPORTED, UNSUPPORTED, UNSUPPORTED},
     {"q.dtype F16", CALL(q.dtype), TRIL_F16, UNSUPPORTED, UNSUPPORTED, UNSUPPORTED},
     {"q.dtype BF16", CALL(q.dtype), TRIL_BF16, UNSUPPORTED, UNSUPPORTED, UNSUPPORTED},
@@ -247,7 +269,6 @@ static const struct fault {
     {"out.dtype F16", CALL(out.dtype), TRIL_F16, UNSUPPORTED, OK, UNSUPPORTED},
     {"out.dtype BF16", CALL(out.dtype), TRIL_BF16, UNSUPPORTED, OK, UNSUPPORTED},
     {"to.dtype F16", TO(dtype), TRIL_F16, OK, UNSUPPORTED, OK},
-    {"k.layout PANELS", CALL(k.layout), TRIL_PANELS, UNSUPPORTED, UNSUPPORTED, UNSUPPORTED},
     {"to.form COLUMN_SUMS", TO(form), TRIL_WEIGHTS_COLUMN_SUMS, OK, UNSUPPORTED, OK},
     {"last_rows", TO(last_rows), 1, OK, UNSUPPORTED, OK},
     {"q.block_stride", CALL(q.block_stride), 512, UNSUPPORTED, UNSUPPORTED, UNSUPPORTED},
@@ -281,6 +302,8 @@ static const struct fault {
     {"null call", offsetof(struct setup, null_call), sizeof(int), 1, E_NULL, E_NULL, E_NULL},
     {"null to", offsetof(struct setup, null_to), sizeof(int), 1, OK, E_NULL, OK},
 
+    {"out_part_stride without parts", CALL(out_part_stride), QUERIES *Q_TOKEN, STRIDE, STRIDE, STRIDE},
+    {"statistics_part_stride without parts", CALL(statistics_part_stride), QUERIES *HEADS, STRIDE, STRIDE, STRIDE},
     {"q.token_stride < 0", CALL(q.token_stride), -Q_TOKEN, STRIDE, STRIDE, OK},
     {"q.head_stride < 0", CALL(q.head_stride), -ROW, STRIDE, STRIDE, OK},
     {"k.token_stride < 0", CALL(k.token_stride), -K_TOKEN, STRIDE, STRIDE, OK},
@@ -364,39 +387,288 @@ static const struct {
     const char *name;
     size_t offset;
     int64_t value;
-    int status, sizing; /* attend and weights alike; tril_workspace() */
+    int attend, weights, sizing;
 } seq_faults[] = {
-    {"q_first -1", offsetof(tril_seq, q_first), -1, SHAPE, SHAPE},
-    {"q_len -1", offsetof(tril_seq, q_len), -1, SHAPE, SHAPE},
-    {"q_len 2^31", offsetof(tril_seq, q_len), INT64_C(1) << 31, SHAPE, SHAPE},
-    {"kv_len -1", offsetof(tril_seq, kv_len), -1, SHAPE, SHAPE},
-    {"kv_len 2^31", offsetof(tril_seq, kv_len), INT64_C(1) << 31, SHAPE, SHAPE},
-    {"kv_len max", offsetof(tril_seq, kv_len), INT64_MAX, SHAPE, SHAPE},
-    {"kv_first -1", offsetof(tril_seq, kv_first), -1, SHAPE, SHAPE},
-    {"q_first max", offsetof(tril_seq, q_first), INT64_MAX, OVERFLOW, OVERFLOW},
-    {"kv_first max", offsetof(tril_seq, kv_first), INT64_MAX, OVERFLOW, OVERFLOW},
-    {"q_first 1 too far", offsetof(tril_seq, q_first), 4, EXTENT, OK},
-    {"q_len 1 too long", offsetof(tril_seq, q_len), 3, EXTENT, OK},
-    {"q_len 2^31 - 1", offsetof(tril_seq, q_len), INT32_MAX, EXTENT, OK},
-    {"kv_len 1 too long", offsetof(tril_seq, kv_len), 3, EXTENT, OK},
-    {"kv_len 2^31 - 1", offsetof(tril_seq, kv_len), INT32_MAX, EXTENT, OK},
-    {"kv_first 1 too far", offsetof(tril_seq, kv_first), 6, EXTENT, OK},
-    {"rows of two sequences overlap", offsetof(tril_seq, q_first), 2, SHAPE, SHAPE},
-    {"sequences unsorted", offsetof(tril_seq, q_first), 0, SHAPE, SHAPE},
-    {"two sequences share keys", offsetof(tril_seq, kv_first), 0, OK, OK},
-    {"kv_len < q_len", offsetof(tril_seq, kv_len), 1, OK, OK},
-    {"kv_len 0", offsetof(tril_seq, kv_len), 0, OK, OK},
-    {"q_len 0", offsetof(tril_seq, q_len), 0, OK, OK},
-    {"blocks", offsetof(tril_seq, blocks), 64, UNSUPPORTED, UNSUPPORTED},
-    {"prefix", offsetof(tril_seq, prefix), 1, UNSUPPORTED, UNSUPPORTED},
-    {"key_begin", offsetof(tril_seq, key_begin), 256, UNSUPPORTED, UNSUPPORTED},
-    {"key_end", offsetof(tril_seq, key_end), 256, UNSUPPORTED, UNSUPPORTED},
+    {"q_first -1", offsetof(tril_seq, q_first), -1, SHAPE, SHAPE, SHAPE},
+    {"q_len -1", offsetof(tril_seq, q_len), -1, SHAPE, SHAPE, SHAPE},
+    {"q_len 2^31", offsetof(tril_seq, q_len), INT64_C(1) << 31, SHAPE, SHAPE, SHAPE},
+    {"kv_len -1", offsetof(tril_seq, kv_len), -1, SHAPE, SHAPE, SHAPE},
+    {"kv_len 2^31", offsetof(tril_seq, kv_len), INT64_C(1) << 31, SHAPE, SHAPE, SHAPE},
+    {"kv_len max", offsetof(tril_seq, kv_len), INT64_MAX, SHAPE, SHAPE, SHAPE},
+    {"kv_first -1", offsetof(tril_seq, kv_first), -1, SHAPE, SHAPE, SHAPE},
+    {"q_first max", offsetof(tril_seq, q_first), INT64_MAX, OVERFLOW, OVERFLOW, OVERFLOW},
+    {"kv_first max", offsetof(tril_seq, kv_first), INT64_MAX, OVERFLOW, OVERFLOW, OVERFLOW},
+    {"q_first 1 too far", offsetof(tril_seq, q_first), 4, EXTENT, EXTENT, OK},
+    {"q_len 1 too long", offsetof(tril_seq, q_len), 3, EXTENT, EXTENT, OK},
+    {"q_len 2^31 - 1", offsetof(tril_seq, q_len), INT32_MAX, EXTENT, EXTENT, OK},
+    {"kv_len 1 too long", offsetof(tril_seq, kv_len), 3, EXTENT, EXTENT, OK},
+    {"kv_len 2^31 - 1", offsetof(tril_seq, kv_len), INT32_MAX, EXTENT, EXTENT, OK},
+    {"kv_first 1 too far", offsetof(tril_seq, kv_first), 6, EXTENT, EXTENT, OK},
+    {"rows of two sequences overlap", offsetof(tril_seq, q_first), 2, SHAPE, SHAPE, SHAPE},
+    {"sequences unsorted", offsetof(tril_seq, q_first), 0, SHAPE, SHAPE, SHAPE},
+    {"two sequences share keys", offsetof(tril_seq, kv_first), 0, OK, OK, OK},
+    {"kv_len < q_len", offsetof(tril_seq, kv_len), 1, OK, OK, OK},
+    {"kv_len 0", offsetof(tril_seq, kv_len), 0, OK, OK, OK},
+    {"q_len 0", offsetof(tril_seq, q_len), 0, OK, OK, OK},
+    {"blocks", offsetof(tril_seq, blocks), 64, UNSUPPORTED, UNSUPPORTED, UNSUPPORTED},
+    {"prefix", offsetof(tril_seq, prefix), 1, UNSUPPORTED, UNSUPPORTED, UNSUPPORTED},
+    {"key_begin past the end", offsetof(tril_seq, key_begin), 256, SHAPE, SHAPE, SHAPE},
+    {"key_begin 1", offsetof(tril_seq, key_begin), 1, SHAPE, SHAPE, SHAPE},
+    {"key_begin is kv_len", offsetof(tril_seq, key_begin), 2, SHAPE, SHAPE, SHAPE},
+    {"key_begin -1", offsetof(tril_seq, key_begin), -1, SHAPE, SHAPE, SHAPE},
+    {"key_begin -256", offsetof(tril_seq, key_begin), -256, SHAPE, SHAPE, SHAPE},
+    {"key_begin min", offsetof(tril_seq, key_begin), INT64_MIN, SHAPE, SHAPE, SHAPE},
+    {"key_end past kv_len", offsetof(tril_seq, key_end), 256, SHAPE, SHAPE, SHAPE},
+    {"key_end 1", offsetof(tril_seq, key_end), 1, SHAPE, SHAPE, SHAPE},
+    {"key_end -256", offsetof(tril_seq, key_end), -256, SHAPE, SHAPE, SHAPE},
+    {"key_end max", offsetof(tril_seq, key_end), INT64_MAX, SHAPE, SHAPE, SHAPE},
+    {"key_end is kv_len", offsetof(tril_seq, key_end), 2, OK, UNSUPPORTED, OK},
 };
 
 START_TEST(one_field_of_a_sequence)
 {
     memcpy((char *)&arena.seqs[1] + seq_faults[_i].offset, &seq_faults[_i].value, sizeof(int64_t));
-    expect_all(seq_faults[_i].name, seq_faults[_i].status, seq_faults[_i].status, seq_faults[_i].sizing);
+    expect_all(seq_faults[_i].name, seq_faults[_i].attend, seq_faults[_i].weights, seq_faults[_i].sizing);
+}
+END_TEST
+
+/* Ranges of keys. One key and value serve every position, so that long sequences fit the arena. */
+START_TEST(key_ranges)
+{
+    static const struct {
+        int64_t kv_len, begin, end;
+        int status;
+    } ranges[] = {
+        {773, 0, 0, OK},
+        {773, 256, 512, OK},
+        {773, 256, 0, OK},
+        {773, 256, 773, OK},
+        {773, 0, 256, OK},
+        {773, 0, 773, OK},
+        {773, 768, 773, OK},
+        {773, 512, 512, OK},
+        {768, 768, 0, OK},
+        {768, 512, 768, OK},
+        {768, 768, 768, OK},
+        {773, 512, 256, SHAPE},
+        {773, 255, 512, SHAPE},
+        {773, 257, 512, SHAPE},
+        {773, 16, 256, SHAPE},
+        {773, 0, 255, SHAPE},
+        {773, 256, 511, SHAPE},
+        {773, 256, 772, SHAPE},
+        {773, 256, 774, SHAPE},
+        {773, 256, 1024, SHAPE},
+        {773, 768, 512, SHAPE},
+        {773, 1024, 0, SHAPE},
+        {773, 1024, 1024, SHAPE},
+        {773, 773, 773, SHAPE},
+        {773, -256, 256, SHAPE},
+        {773, -512, -256, SHAPE},
+        {773, 0, -256, SHAPE},
+        {773, 256, INT64_MIN, SHAPE},
+        {773, INT64_MAX, 0, SHAPE},
+        {773, 0, INT64_MAX, SHAPE},
+        {0, 0, 256, SHAPE},
+        {0, 256, 0, SHAPE},
+    };
+    for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
+        char name[96];
+        set_up();
+        s.call.k.token_stride = s.call.v.token_stride = 0;
+        s.call.n_seqs = 1;
+        arena.seqs[0].kv_len = ranges[i].kv_len;
+        arena.seqs[0].key_begin = ranges[i].begin;
+        arena.seqs[0].key_end = ranges[i].end;
+        snprintf(name, sizeof(name), "keys %lld to %lld of %lld", (long long)ranges[i].begin, (long long)ranges[i].end,
+                 (long long)ranges[i].kv_len);
+        const int status = ranges[i].status;
+        const bool whole = ranges[i].begin == 0 && ranges[i].end == 0;
+        expect_all(name, status, status != OK ? status : whole ? STRIDE : UNSUPPORTED, status); /* rows too short */
+    }
+    /* Only the range's keys must lie in k and v. */
+    set_up();
+    arena.seqs[0] = (tril_seq){.q_len = 3, .kv_len = 256 + KEYS, .key_begin = 256};
+    s.call.n_seqs = 1;
+    expect_all("as many keys as there are", OK, UNSUPPORTED, OK);
+    arena.seqs[0].kv_len++;
+    expect_all("one key more", EXTENT, UNSUPPORTED, OK);
+    arena.seqs[0].kv_len--;
+    arena.seqs[0].kv_first = 1;
+    expect_all("one token further", EXTENT, UNSUPPORTED, OK);
+    arena.seqs[0] = (tril_seq){.q_len = 3, .kv_len = 512, .kv_first = 100, .key_begin = 512};
+    expect_all("an empty range, wherever it lies", OK, UNSUPPORTED, OK);
+}
+END_TEST
+
+/* Two sequences of 3 and 2 blocks of keys, a result for each. */
+static void set_up_parts(void)
+{
+    set_up();
+    arena.seqs[0].kv_len = 600;
+    arena.seqs[1].kv_len = 300;
+    s.call.k.token_stride = s.call.v.token_stride = 0;
+    s.call.flags = TRIL_UNNORMALISED | TRIL_BLOCKWISE;
+    s.call.out.data = arena.parts;
+    s.call.out.bytes = sizeof(arena.parts);
+    s.call.out_part_stride = sizeof(arena.parts[0]);
+    s.call.row_max = &arena.parts_max[0][0][0];
+    s.call.row_sum = &arena.parts_sum[0][0][0];
+    s.call.statistics_part_stride = QUERIES * HEADS;
+}
+
+static const struct fault part_faults[] = {
+    {"no fault", CALL(team_call), 0, OK, UNSUPPORTED, OK},
+    {"blockwise alone", CALL(flags), TRIL_BLOCKWISE, STRUCT, STRUCT, STRUCT},
+    {"strides, but no parts", CALL(flags), TRIL_UNNORMALISED, STRIDE, STRIDE, STRIDE},
+    {"strides, but no flag", CALL(flags), 0, STRIDE, STRIDE, STRIDE},
+    {"out_part_stride < 0", CALL(out_part_stride), -QUERIES *Q_TOKEN, STRIDE, STRIDE, STRIDE},
+    {"out_part_stride 0", CALL(out_part_stride), 0, STRIDE, UNSUPPORTED, OK},
+    {"out_part_stride < part", CALL(out_part_stride), QUERIES *Q_TOKEN - 4, STRIDE, UNSUPPORTED, OK},
+    {"out_part_stride of a token", CALL(out_part_stride), Q_TOKEN, STRIDE, UNSUPPORTED, OK},
+    {"out_part_stride unaligned", CALL(out_part_stride), QUERIES *Q_TOKEN + 2, ALIGN, ALIGN, ALIGN},
+    {"out_part_stride past the extent", CALL(out_part_stride), QUERIES *Q_TOKEN + 4, EXTENT, UNSUPPORTED, OK},
+    {"out_part_stride huge", CALL(out_part_stride), HUGE_STRIDE, OVERFLOW, UNSUPPORTED, OK},
+    {"out 1 byte short", CALL(out.bytes), PARTS *QUERIES *Q_TOKEN - 1, EXTENT, UNSUPPORTED, OK},
+    {"out of two parts", CALL(out.bytes), (PARTS - 1) * QUERIES *Q_TOKEN, EXTENT, UNSUPPORTED, OK},
+    {"out null", CALL(out.data), 0, E_NULL, UNSUPPORTED, OK},
+    {"row_max null", CALL(row_max), 0, E_NULL, UNSUPPORTED, OK},
+    {"row_sum null", CALL(row_sum), 0, E_NULL, UNSUPPORTED, OK},
+    {"statistics_part_stride < 0", CALL(statistics_part_stride), -QUERIES *HEADS, STRIDE, STRIDE, STRIDE},
+    {"statistics_part_stride 0", CALL(statistics_part_stride), 0, STRIDE, UNSUPPORTED, OK},
+    {"statistics_part_stride < part", CALL(statistics_part_stride), QUERIES *HEADS - 1, STRIDE, UNSUPPORTED, OK},
+    {"statistics_part_stride max", CALL(statistics_part_stride), INT64_MAX, OVERFLOW, UNSUPPORTED, OK},
+    {"statistics_part_stride 2^60", CALL(statistics_part_stride), INT64_C(1) << 60, OVERFLOW, UNSUPPORTED, OK},
+};
+
+START_TEST(one_field_of_parts)
+{
+    set_up_parts();
+    const struct fault *fault = &part_faults[_i];
+    const int32_t narrow = (int32_t)fault->value;
+    memcpy((char *)&s + fault->offset, fault->size == 4 ? (const void *)&narrow : (const void *)&fault->value,
+           fault->size);
+    expect_all(fault->name, fault->attend, fault->weights, fault->sizing);
+}
+END_TEST
+
+START_TEST(aliases_of_parts)
+{
+    char *const last = (char *)arena.parts[PARTS - 1];
+    set_up_parts();
+    s.call.out = (tril_out){.data = arena.q, .bytes = sizeof(arena.q), .token_stride = Q_TOKEN, .head_stride = ROW};
+    arena.seqs[0].kv_len = arena.seqs[1].kv_len = 200;
+    expect_all("out over q, one part", ALIAS, UNSUPPORTED, OK);
+    set_up_parts();
+    arena.seqs[0].kv_len = arena.seqs[1].kv_len = 200;
+    expect_all("one part, apart from q", OK, UNSUPPORTED, OK);
+    set_up_parts();
+    s.call.q.data = last;
+    expect_all("q in the last part", ALIAS, UNSUPPORTED, OK);
+    set_up_parts();
+    s.call.k.data = last;
+    expect_all("k in the last part", ALIAS, UNSUPPORTED, OK);
+    set_up_parts();
+    s.call.v.data = last;
+    expect_all("v in the last part", ALIAS, UNSUPPORTED, OK);
+    set_up_parts();
+    s.call.row_max = (float *)(void *)last;
+    expect_all("row_max in the last part", ALIAS, UNSUPPORTED, OK);
+    set_up_parts();
+    s.call.row_sum = &arena.parts_max[PARTS - 1][QUERIES - 1][HEADS - 1];
+    expect_all("row_sum at the end of row_max", ALIAS, UNSUPPORTED, OK);
+    set_up_parts();
+    s.workspace = last;
+    expect_all("workspace in the last part", ALIAS, UNSUPPORTED, OK);
+    set_up_parts();
+    s.workspace = arena.parts_sum[PARTS - 1];
+    expect_all("workspace in the last sums", ALIAS, UNSUPPORTED, OK);
+    set_up_parts();
+    memcpy(last + 64, arena.seqs, sizeof(arena.seqs));
+    s.call.seqs = (const tril_seq *)(const void *)(last + 64);
+    expect_all("seqs in the last part", ALIAS, UNSUPPORTED, OK);
+}
+END_TEST
+
+/* K in panels: 5 keys in the first, 2 in the second. Values stand still. */
+static void set_up_panels(void)
+{
+    set_up();
+    for (int i = 0; i < PANELS * KV_HEADS * DIM * PANEL; i++)
+        (&arena.panels[0][0][0][0])[i] = (float)(i * 31 % 64 - 32) / 16.0f;
+    arena.seqs[1].kv_first = PANEL;
+    s.call.v.token_stride = 0;
+    s.call.k = (tril_tensor){.data = arena.panels,
+                             .bytes = sizeof(arena.panels),
+                             .token_stride = sizeof(arena.panels[0]) / PANEL,
+                             .head_stride = sizeof(arena.panels[0][0]),
+                             .layout = TRIL_PANELS};
+}
+
+enum { PANEL_TOKEN = KV_HEADS * DIM * 4, PANEL_HEAD = DIM * PANEL * 4 };
+static const struct fault panel_faults[] = {
+    {"no fault", CALL(team_call), 0, OK, OK, OK},
+    {"k null", CALL(k.data), 0, E_NULL, E_NULL, OK},
+    {"1 byte short", CALL(k.bytes), PANELS *KV_HEADS *PANEL_HEAD - 1, EXTENT, EXTENT, OK},
+    {"to the last token's last element", CALL(k.bytes), PANELS *KV_HEADS *PANEL_HEAD - 14 * 4, EXTENT, EXTENT, OK},
+    {"one panel", CALL(k.bytes), KV_HEADS *PANEL_HEAD, EXTENT, EXTENT, OK},
+    {"token_stride < 0", CALL(k.token_stride), -PANEL_TOKEN, STRIDE, STRIDE, OK},
+    {"token_stride unaligned", CALL(k.token_stride), PANEL_TOKEN + 2, ALIGN, ALIGN, OK},
+    {"token_stride of a sixteenth of a byte too much", CALL(k.token_stride), PANEL_TOKEN + 1, ALIGN, ALIGN, OK},
+    {"panels run into each other", CALL(k.token_stride), PANEL_TOKEN - 4, STRIDE, STRIDE, OK},
+    {"token_stride 4", CALL(k.token_stride), 4, STRIDE, STRIDE, OK},
+    {"token_stride 0", CALL(k.token_stride), 0, OK, OK, OK},
+    {"token_stride huge", CALL(k.token_stride), HUGE_STRIDE, OVERFLOW, OVERFLOW, OK},
+    {"token_stride 2^59", CALL(k.token_stride), INT64_C(1) << 59, OVERFLOW, OVERFLOW, OK},
+    {"token_stride past the extent", CALL(k.token_stride), PANEL_TOKEN + 4, EXTENT, EXTENT, OK},
+    {"head_stride < panel", CALL(k.head_stride), PANEL_HEAD - 4, STRIDE, STRIDE, OK},
+    {"head_stride of a row", CALL(k.head_stride), ROW, STRIDE, STRIDE, OK},
+    {"head_stride < 0", CALL(k.head_stride), -PANEL_HEAD, STRIDE, STRIDE, OK},
+    {"head_stride unaligned", CALL(k.head_stride), PANEL_HEAD + 2, ALIGN, ALIGN, OK},
+    {"head_stride 0", CALL(k.head_stride), 0, OK, OK, OK},
+    {"q.layout PANELS", CALL(q.layout), TRIL_PANELS, DTYPE, DTYPE, DTYPE},
+    {"v.layout PANELS", CALL(v.layout), TRIL_PANELS, DTYPE, OK, DTYPE},
+};
+
+START_TEST(one_field_of_panels)
+{
+    set_up_panels();
+    const struct fault *fault = &panel_faults[_i];
+    const int32_t narrow = (int32_t)fault->value;
+    memcpy((char *)&s + fault->offset, fault->size == 4 ? (const void *)&narrow : (const void *)&fault->value,
+           fault->size);
+    expect_all(fault->name, fault->attend, fault->weights, fault->sizing);
+}
+END_TEST
+
+START_TEST(panels)
+{
+    static const int64_t firsts[] = {1, 2, 4, 8, 15, 17, 31};
+    for (size_t i = 0; i < sizeof(firsts) / sizeof(firsts[0]); i++) {
+        set_up_panels();
+        arena.seqs[1].kv_first = firsts[i];
+        expect_all("kv_first within a panel", SHAPE, SHAPE, SHAPE);
+    }
+    set_up_panels();
+    arena.seqs[1].kv_first = 2 * PANEL;
+    expect_all("kv_first past the panels", EXTENT, EXTENT, OK);
+    for (int by = 1; by < 4; by++) {
+        set_up_panels();
+        s.call.k.data = (char *)arena.panels + by;
+        expect_all("unaligned", ALIGN, ALIGN, OK);
+    }
+    set_up_panels();
+    s.call.k.data = (char *)arena.panels + 4;
+    expect_all("by one element", OK, OK, OK);
+    set_up_panels(); /* results where the last panel has no token */
+    s.call.out.data = &arena.panels[PANELS - 1][KV_HEADS - 1][DIM - 1][PANEL - 1];
+    expect_all("out in the last panel's end", ALIAS, OK, OK);
+    set_up_panels();
+    s.call.row_sum = &arena.panels[0][0][0][PANEL - 1];
+    expect_all("row_sum between tokens", ALIAS, ALIAS, OK);
+    set_up_panels();
+    s.to.data = arena.panels;
+    expect_all("weights over the panels", OK, ALIAS, OK);
 }
 END_TEST
 
@@ -817,37 +1089,382 @@ START_TEST(team)
     static const struct {
         int thread, threads, status;
     } teams[] = {
-        {0, 1, OK},          {1, 1, SHAPE},         {-1, 1, SHAPE},      {0, 0, SHAPE},       {0, -1, SHAPE},
-        {-1, -1, SHAPE},     {0, 257, SHAPE},       {256, 257, SHAPE},   {2, 2, SHAPE},       {-1, 2, SHAPE},
-        {0, INT_MAX, SHAPE}, {INT_MIN, 1, SHAPE},   {0, 2, UNSUPPORTED}, {1, 2, UNSUPPORTED}, {255, 256, UNSUPPORTED},
-        {256, 256, SHAPE},   {0, 256, UNSUPPORTED}, {INT_MAX, 2, SHAPE}, {0, INT_MIN, SHAPE},
+        {0, 1, OK},          {1, 1, SHAPE},       {-1, 1, SHAPE},      {0, 0, SHAPE},       {0, -1, SHAPE},
+        {-1, -1, SHAPE},     {0, 257, SHAPE},     {256, 257, SHAPE},   {2, 2, SHAPE},       {-1, 2, SHAPE},
+        {0, INT_MAX, SHAPE}, {INT_MIN, 1, SHAPE}, {0, 2, OK},          {1, 2, OK},          {255, 256, OK},
+        {256, 256, SHAPE},   {0, 256, OK},        {INT_MAX, 2, SHAPE}, {0, INT_MIN, SHAPE},
     };
-    memcpy(&before, &arena, sizeof(arena));
+    float wanted[QUERIES][HEADS][DIM];
+    ck_assert_int_eq(tril_attend(&s.call, s.workspace, ROOM), TRIL_OK);
+    memcpy(wanted, arena.out, sizeof(wanted));
     for (size_t i = 0; i < sizeof(teams) / sizeof(teams[0]); i++) {
         char name[64];
         size_t bytes = 4711;
         const int thread = teams[i].thread, threads = teams[i].threads, status = teams[i].status;
         snprintf(name, sizeof(name), "thread %d of %d", thread, threads);
-        expect(name, "tril_attend_team", tril_attend_team(&s.call, s.workspace, ROOM, thread, threads), status);
-        expect(name, "tril_weights_team", tril_weights_team(&s.call, &s.to, s.workspace, ROOM, thread, threads),
-               status);
-        if (thread != 0) continue;
-        expect(name, "tril_workspace", tril_workspace(&s.call, threads, &bytes), status);
-        ck_assert_msg((bytes == 4711) == (status != OK), "%s", name);
+        memset(arena.out, 0xa5, sizeof(arena.out));
+        memcpy(&before, &arena, sizeof(arena));
+        const bool countable = threads >= 1 && threads <= 256;
+        expect(name, "tril_workspace", tril_workspace(&s.call, threads, &bytes), countable ? OK : SHAPE);
+        ck_assert_msg((bytes == 4711) == !countable, "%s", name);
+        char *room = calloc(bytes, 1); /* zeroed once, as the header asks */
+        ck_assert_ptr_nonnull(room);
+        expect(name, "tril_weights_team", tril_weights_team(&s.call, &s.to, room, bytes, thread, threads), status);
+        if (status == OK) {
+            expect(name, "tril_attend_team", tril_attend_team(&s.call, room, bytes - 1, thread, threads), WORKSPACE);
+            expect(name, "tril_attend_team", tril_attend_team(&s.call, NULL, bytes, thread, threads), WORKSPACE);
+        }
+        const tril_status got = tril_attend_team(&s.call, room, bytes, thread, threads);
+        /* A thread that comes alone does all the work. */
+        ck_assert_msg(status != OK || memcmp(wanted, arena.out, sizeof(wanted)) == 0, "%s: wrong output", name);
+        expect(name, "tril_attend_team", got, status);
+        free(room);
     }
+    memcpy(&before, &arena, sizeof(arena));
     expect("null bytes", "tril_workspace", tril_workspace(&s.call, 1, NULL), E_NULL);
+}
+END_TEST
+
+/* How many bytes `threads` threads need, at least as many as one. */
+static size_t room_for(int threads)
+{
+    size_t bytes = 0, one = 0;
+    ck_assert_int_eq(tril_workspace(&s.call, 1, &one), TRIL_OK);
+    ck_assert_int_eq(tril_workspace(&s.call, threads, &bytes), TRIL_OK);
+    ck_assert_msg(bytes >= one, "%d threads want %zu bytes, one thread wants %zu", threads, bytes, one);
+    return bytes;
+}
+
+/* For one thread the size never shrinks, whatever grows; teams, which split keys only where there is not enough other
+ * work, need no less than one thread. */
+START_TEST(workspace_never_shrinks)
+{
+    static tril_seq seqs[64];
+    static const int threads[] = {1, 2, 3, 8, 256};
+    s.call.seqs = seqs;
+    s.call.kv_heads = 1;
+    for (int i = 0; i < 5; i++) {
+        const bool alone = threads[i] == 1;
+        for (int group = 1; group <= 32; group *= 2) {
+            s.call.q_heads = group;
+            size_t last, bytes;
+            for (int64_t keys = 1; keys <= 10000; keys = keys * 3 + 1) {
+                last = 0;
+                for (int n = 1; n <= 64; n++, last = bytes) { /* the batch */
+                    seqs[n - 1] = (tril_seq){.q_first = n - 1, .q_len = 1, .kv_len = keys};
+                    s.call.n_seqs = n;
+                    bytes = room_for(threads[i]);
+                    ck_assert_msg(!alone || bytes >= last, "%d heads, %d keys: %d sequences want %zu bytes, not %zu",
+                                  group, (int)keys, n, bytes, last);
+                }
+                s.call.n_seqs = 1;
+                last = 0;
+                for (int64_t n = 1; n <= keys; n += n < 64 ? 1 : n / 7, last = bytes) { /* the queries */
+                    seqs[0] = (tril_seq){.q_len = n, .kv_len = keys};
+                    bytes = room_for(threads[i]);
+                    ck_assert_msg(!alone || bytes >= last, "%d heads, %d keys: %d queries want %zu bytes, not %zu",
+                                  group, (int)keys, (int)n, bytes, last);
+                }
+            }
+            last = 0;
+            for (int64_t keys = 0; keys < 20000; keys += 97, last = bytes) { /* the keys */
+                seqs[0] = (tril_seq){.q_len = 3, .kv_len = keys};
+                bytes = room_for(threads[i]);
+                ck_assert_msg(!alone || bytes >= last, "%d heads: %d keys want %zu bytes, not %zu", group, (int)keys,
+                              bytes, last);
+            }
+        }
+    }
+}
+END_TEST
+
+/* tril_merge(): three parts of 5 rows, in the arena's inputs. */
+static struct merging {
+    tril_partial parts[3];
+    const tril_partial *from;
+    int64_t n, rows, dim;
+    uint32_t flags;
+    float *out;
+    int64_t stride;
+    float *row_max, *row_sum;
+} m;
+
+static void set_up_merge(void)
+{
+    set_up();
+    float *const at[] = {&arena.q[0][0][0], &arena.k[0][0][0], &arena.v[0][0][0]};
+    m = (struct merging){.from = m.parts, .n = 3, .rows = QUERIES, .dim = DIM, .stride = ROW};
+    for (int i = 0; i < 3; i++)
+        m.parts[i] = (tril_partial){at[i], at[i] + QUERIES * DIM, at[i] + QUERIES * DIM + QUERIES, ROW};
+    m.out = &arena.out[0][0][0];
+    m.row_max = &arena.row_max[0][0];
+    m.row_sum = &arena.row_sum[0][0];
+}
+
+#define MERGE(field) offsetof(struct merging, field), sizeof(m.field)
+static const struct {
+    const char *name;
+    size_t offset, size;
+    int64_t value; /* of a pointer: bytes to add, or 0: null */
+    int status;
+} merge_faults[] = {
+    {"no fault", MERGE(flags), 0, OK},
+    {"to be merged again", MERGE(flags), TRIL_UNNORMALISED, OK},
+    {"flag 2", MERGE(flags), TRIL_BLOCKWISE, STRUCT},
+    {"flags 3", MERGE(flags), 3, STRUCT},
+    {"flag 2^31", MERGE(flags), INT32_MIN, STRUCT},
+    {"n 0", MERGE(n), 0, SHAPE},
+    {"n -1", MERGE(n), -1, SHAPE},
+    {"n min", MERGE(n), INT64_MIN, SHAPE},
+    {"n 1", MERGE(n), 1, OK},
+    {"rows -1", MERGE(rows), -1, SHAPE},
+    {"rows min", MERGE(rows), INT64_MIN, SHAPE},
+    {"rows 0", MERGE(rows), 0, OK},
+    {"rows 2^60", MERGE(rows), INT64_C(1) << 60, OVERFLOW},
+    {"rows max", MERGE(rows), INT64_MAX, OVERFLOW},
+    {"dim 0", MERGE(dim), 0, SHAPE},
+    {"dim -8", MERGE(dim), -DIM, SHAPE},
+    {"dim 1025", MERGE(dim), 1025, SHAPE},
+    {"dim max", MERGE(dim), INT64_MAX, SHAPE},
+    {"dim of more than a row", MERGE(dim), DIM + 1, STRIDE},
+    {"out_row_stride < row", MERGE(stride), ROW - 4, STRIDE},
+    {"out_row_stride 0", MERGE(stride), 0, STRIDE},
+    {"out_row_stride < 0", MERGE(stride), -ROW, STRIDE},
+    {"out_row_stride unaligned", MERGE(stride), ROW + 2, ALIGN},
+    {"out_row_stride huge", MERGE(stride), HUGE_STRIDE, OVERFLOW},
+    {"row_stride < row", MERGE(parts[2].row_stride), ROW - 4, STRIDE},
+    {"row_stride 0", MERGE(parts[0].row_stride), 0, STRIDE},
+    {"row_stride < 0", MERGE(parts[1].row_stride), -ROW, STRIDE},
+    {"row_stride unaligned", MERGE(parts[2].row_stride), ROW + 1, ALIGN},
+    {"row_stride huge", MERGE(parts[2].row_stride), HUGE_STRIDE, OVERFLOW},
+    {"parts null", MERGE(from), 0, E_NULL},
+    {"out null", MERGE(out), 0, E_NULL},
+    {"row_max null", MERGE(row_max), 0, OK},
+    {"row_sum null", MERGE(row_sum), 0, OK},
+    {"a part's out null", MERGE(parts[2].out), 0, E_NULL},
+    {"a part's row_max null", MERGE(parts[2].row_max), 0, E_NULL},
+    {"a part's row_sum null", MERGE(parts[2].row_sum), 0, E_NULL},
+    {"the first part's row_max null", MERGE(parts[0].row_max), 0, E_NULL},
+    {"out unaligned", MERGE(out), 2, ALIGN},
+    {"row_max unaligned", MERGE(row_max), 1, ALIGN},
+    {"row_sum unaligned", MERGE(row_sum), 3, ALIGN},
+    {"a part's out unaligned", MERGE(parts[2].out), 2, ALIGN},
+    {"a part's row_max unaligned", MERGE(parts[2].row_max), 2, ALIGN},
+    {"a part's row_sum unaligned", MERGE(parts[2].row_sum), 1, ALIGN},
+};
+
+static tril_status merge(void)
+{
+    return tril_merge(m.from, m.n, m.rows, m.dim, m.flags, m.out, m.stride, m.row_max, m.row_sum);
+}
+
+START_TEST(one_field_of_a_merge)
+{
+    set_up_merge();
+    const int64_t value = merge_faults[_i].value;
+    char *const field = (char *)&m + merge_faults[_i].offset;
+    const size_t at = merge_faults[_i].offset, size = merge_faults[_i].size;
+    if (size == sizeof(int32_t)) {
+        const int32_t narrow = (int32_t)value;
+        memcpy(field, &narrow, size);
+    } else if (value > 0 && value < 4 && merge_faults[_i].status == ALIGN && at != offsetof(struct merging, stride)) {
+        uintptr_t p; /* through an integer, since a float pointer may not be unaligned */
+        memcpy(&p, field, sizeof(p));
+        p += (uintptr_t)value;
+        memcpy(field, &p, sizeof(p));
+    } else {
+        memcpy(field, &value, size);
+    }
+    memcpy(&before, &arena, sizeof(arena));
+    expect(merge_faults[_i].name, "tril_merge", merge(), merge_faults[_i].status);
+}
+END_TEST
+
+START_TEST(merge_of_nothing)
+{
+    set_up_merge();
+    m.rows = 0;
+    m.out = m.row_max = m.row_sum = NULL;
+    m.stride = 0;
+    memset(m.parts, 0, sizeof(m.parts));
+    memcpy(&before, &arena, sizeof(arena));
+    expect("no rows, no memory", "tril_merge", merge(), OK);
+    set_up_merge();
+    m.rows = 0;
+    memcpy(&before, &arena, sizeof(arena));
+    ck_assert_int_eq(merge(), TRIL_OK);
+    expect_untouched("no rows", "tril_merge");
+    set_up_merge(); /* a single row has no neighbour */
+    m.rows = 1;
+    m.stride = m.parts[0].row_stride = m.parts[1].row_stride = m.parts[2].row_stride = 0;
+    memcpy(&before, &arena, sizeof(arena));
+    expect("one row", "tril_merge", merge(), OK);
+}
+END_TEST
+
+/* tril_append(): 3 tokens of the arena's q, as [token][kv_heads][dim], to tokens 2 ... 4 of a cache. */
+static struct appending {
+    tril_tensor cache, from;
+    int64_t at, from_token, tokens;
+    int32_t kv_heads, dim;
+    int null_cache, null_from;
+} a;
+
+static void set_up_append(bool in_panels)
+{
+    set_up();
+    a = (struct appending){.cache = tensor(arena.k, KEYS, KV_HEADS),
+                           .from = tensor(arena.q, QUERIES, KV_HEADS),
+                           .at = 2,
+                           .from_token = 1,
+                           .tokens = 3,
+                           .kv_heads = KV_HEADS,
+                           .dim = DIM};
+    a.cache.bytes = 5 * K_TOKEN;
+    a.from.bytes = 4 * K_TOKEN;
+    if (!in_panels) return;
+    a.at = PANEL - 1;
+    a.cache = (tril_tensor){.data = arena.panels,
+                            .bytes = sizeof(arena.panels),
+                            .token_stride = PANEL_TOKEN,
+                            .head_stride = PANEL_HEAD,
+                            .layout = TRIL_PANELS};
+}
+
+static tril_status append(void)
+{
+    return tril_append(a.null_cache ? NULL : &a.cache, a.at, a.null_from ? NULL : &a.from, a.from_token, a.tokens,
+                       a.kv_heads, a.dim);
+}
+
+#define APPEND(field) offsetof(struct appending, field), sizeof(a.field)
+static const struct {
+    const char *name;
+    size_t offset, size;
+    int64_t value;
+    int rows, panels;
+} append_faults[] = {
+    {"no fault", APPEND(null_from), 0, OK, OK},
+    {"cache null", APPEND(null_cache), 1, E_NULL, E_NULL},
+    {"from null", APPEND(null_from), 1, E_NULL, E_NULL},
+    {"cache.data null", APPEND(cache.data), 0, E_NULL, E_NULL},
+    {"from.data null", APPEND(from.data), 0, E_NULL, E_NULL},
+    {"at -1", APPEND(at), -1, SHAPE, SHAPE},
+    {"at min", APPEND(at), INT64_MIN, SHAPE, SHAPE},
+    {"at max", APPEND(at), INT64_MAX, OVERFLOW, OVERFLOW},
+    {"at 2^47 + 1", APPEND(at), (INT64_C(1) << 47) + 1, OVERFLOW, OVERFLOW},
+    {"at 2^47", APPEND(at), INT64_C(1) << 47, EXTENT, EXTENT},
+    {"at 1 too far", APPEND(at), 3, EXTENT, OK},
+    {"at the end of the panels", APPEND(at), PANELS *PANEL - 3, EXTENT, OK},
+    {"at past the panels", APPEND(at), PANELS *PANEL - 2, EXTENT, EXTENT},
+    {"from_token -1", APPEND(from_token), -1, SHAPE, SHAPE},
+    {"from_token max", APPEND(from_token), INT64_MAX, OVERFLOW, OVERFLOW},
+    {"from_token 1 too far", APPEND(from_token), 2, EXTENT, EXTENT},
+    {"tokens -1", APPEND(tokens), -1, SHAPE, SHAPE},
+    {"tokens 2^31", APPEND(tokens), INT64_C(1) << 31, SHAPE, SHAPE},
+    {"tokens max", APPEND(tokens), INT64_MAX, SHAPE, SHAPE},
+    {"tokens 1 too many", APPEND(tokens), 4, EXTENT, EXTENT},
+    {"tokens 0", APPEND(tokens), 0, OK, OK},
+    {"kv_heads 0", APPEND(kv_heads), 0, SHAPE, SHAPE},
+    {"kv_heads -2", APPEND(kv_heads), -2, SHAPE, SHAPE},
+    {"kv_heads 65537", APPEND(kv_heads), 65537, SHAPE, SHAPE},
+    {"dim 0", APPEND(dim), 0, SHAPE, SHAPE},
+    {"dim -8", APPEND(dim), -DIM, SHAPE, SHAPE},
+    {"dim 1025", APPEND(dim), 1025, SHAPE, SHAPE},
+    {"dim of more than a row", APPEND(dim), DIM + 1, STRIDE, STRIDE},
+    {"cache.dtype unknown", APPEND(cache.dtype), TRIL_DTYPE_COUNT, DTYPE, DTYPE},
+    {"cache.dtype -1", APPEND(cache.dtype), -1, DTYPE, DTYPE},
+    {"cache.layout unknown", APPEND(cache.layout), TRIL_LAYOUT_COUNT, DTYPE, DTYPE},
+    {"cache.layout -1", APPEND(cache.layout), -1, DTYPE, DTYPE},
+    {"from.dtype F16", APPEND(from.dtype), TRIL_F16, DTYPE, DTYPE},
+    {"from.dtype unknown", APPEND(from.dtype), TRIL_DTYPE_COUNT, DTYPE, DTYPE},
+    {"from.layout PANELS", APPEND(from.layout), TRIL_PANELS, DTYPE, DTYPE},
+    {"from.layout unknown", APPEND(from.layout), TRIL_LAYOUT_COUNT, DTYPE, DTYPE},
+    {"cache.dtype F16", APPEND(cache.dtype), TRIL_F16, UNSUPPORTED, UNSUPPORTED},
+    {"cache.dtype Q8_0", APPEND(cache.dtype), TRIL_Q8_0, UNSUPPORTED, UNSUPPORTED},
+    {"cache.block_stride", APPEND(cache.block_stride), 512, UNSUPPORTED, UNSUPPORTED},
+    {"cache.scales", APPEND(cache.scales), 64, UNSUPPORTED, UNSUPPORTED},
+    {"cache.scales_bytes", APPEND(cache.scales_bytes), 4, UNSUPPORTED, UNSUPPORTED},
+    {"cache.scale_token_stride", APPEND(cache.scale_token_stride), 4, UNSUPPORTED, UNSUPPORTED},
+    {"cache.scale_head_stride", APPEND(cache.scale_head_stride), 4, UNSUPPORTED, UNSUPPORTED},
+    {"cache.scale_block_stride", APPEND(cache.scale_block_stride), 4, UNSUPPORTED, UNSUPPORTED},
+    {"from.block_stride", APPEND(from.block_stride), 512, UNSUPPORTED, UNSUPPORTED},
+    {"from.scales", APPEND(from.scales), 64, UNSUPPORTED, UNSUPPORTED},
+    {"cache.token_stride < 0", APPEND(cache.token_stride), -K_TOKEN, STRIDE, STRIDE},
+    {"cache.token_stride 0", APPEND(cache.token_stride), 0, STRIDE, STRIDE},
+    {"cache.head_stride < 0", APPEND(cache.head_stride), -ROW, STRIDE, STRIDE},
+    {"cache.head_stride 0", APPEND(cache.head_stride), 0, STRIDE, STRIDE},
+    {"cache.head_stride < row", APPEND(cache.head_stride), ROW - 4, STRIDE, STRIDE},
+    {"cache tokens run into heads", APPEND(cache.token_stride), K_TOKEN - 4, STRIDE, STRIDE},
+    {"cache.token_stride unaligned", APPEND(cache.token_stride), K_TOKEN + 2, ALIGN, ALIGN},
+    {"cache.head_stride unaligned", APPEND(cache.head_stride), ROW + 1, ALIGN, ALIGN},
+    {"cache.token_stride huge", APPEND(cache.token_stride), HUGE_STRIDE, OVERFLOW, OVERFLOW},
+    {"cache.head_stride huge", APPEND(cache.head_stride), HUGE_STRIDE, OVERFLOW, OVERFLOW},
+    {"from.token_stride < 0", APPEND(from.token_stride), -K_TOKEN, STRIDE, STRIDE},
+    {"from.token_stride < row", APPEND(from.token_stride), ROW - 4, STRIDE, STRIDE},
+    {"from.token_stride 0", APPEND(from.token_stride), 0, OK, OK},
+    {"from.head_stride 0", APPEND(from.head_stride), 0, OK, OK},
+    {"from.token_stride unaligned", APPEND(from.token_stride), K_TOKEN + 2, ALIGN, ALIGN},
+    {"from.token_stride huge", APPEND(from.token_stride), HUGE_STRIDE, OVERFLOW, OVERFLOW},
+    {"cache.bytes 1 short", APPEND(cache.bytes), 5 * K_TOKEN - 1, EXTENT, EXTENT},
+    {"cache.bytes of all panels but 1", APPEND(cache.bytes), PANELS *KV_HEADS *PANEL_HEAD - 1, OK, EXTENT},
+    {"cache.bytes -1", APPEND(cache.bytes), -1, EXTENT, EXTENT},
+    {"from.bytes 1 short", APPEND(from.bytes), 4 * K_TOKEN - 1, EXTENT, EXTENT},
+    {"from.bytes 0", APPEND(from.bytes), 0, EXTENT, EXTENT},
+};
+
+START_TEST(one_field_of_an_append)
+{
+    for (int in_panels = 0; in_panels < 2; in_panels++) {
+        set_up_append(in_panels != 0);
+        const int64_t value = append_faults[_i].value;
+        const int32_t narrow = (int32_t)value;
+        memcpy((char *)&a + append_faults[_i].offset,
+               append_faults[_i].size == 4 ? (const void *)&narrow : (const void *)&value, append_faults[_i].size);
+        const struct appending given = a;
+        memcpy(&before, &arena, sizeof(arena));
+        expect(append_faults[_i].name, in_panels ? "tril_append, panels" : "tril_append, rows", append(),
+               in_panels ? append_faults[_i].panels : append_faults[_i].rows);
+        ck_assert(memcmp(&given, &a, sizeof(a)) == 0);
+    }
+}
+END_TEST
+
+START_TEST(append_elsewhere)
+{
+    for (int in_panels = 0; in_panels < 2; in_panels++) {
+        for (int by = 1; by < 4; by++) {
+            set_up_append(in_panels != 0);
+            a.cache.data = (const char *)a.cache.data + by;
+            memcpy(&before, &arena, sizeof(arena));
+            expect("cache unaligned", "tril_append", append(), ALIGN);
+            set_up_append(in_panels != 0);
+            a.from.data = (const char *)a.from.data + by;
+            memcpy(&before, &arena, sizeof(arena));
+            expect("from unaligned", "tril_append", append(), ALIGN);
+        }
+        set_up_append(in_panels != 0);
+        a.from.data = a.cache.data;
+        memcpy(&before, &arena, sizeof(arena));
+        expect("from is the cache", "tril_append", append(), ALIAS);
+        set_up_append(in_panels != 0);
+        a.from.data = (const char *)a.cache.data + (in_panels ? PANELS * KV_HEADS * PANEL_HEAD : 5 * K_TOKEN) - 4;
+        memcpy(&before, &arena, sizeof(arena));
+        expect("from at the cache's end", "tril_append", append(), ALIAS);
+        set_up_append(in_panels != 0);
+        a.tokens = 0;
+        a.cache.data = a.from.data = NULL;
+        a.cache.bytes = a.from.bytes = 0;
+        memcpy(&before, &arena, sizeof(arena));
+        ck_assert_int_eq(append(), TRIL_OK);
+        expect_untouched("no tokens", "tril_append");
+    }
 }
 END_TEST
 
 START_TEST(not_built_yet)
 {
     memcpy(&before, &arena, sizeof(arena));
-    const tril_partial parts[] = {{&arena.q[0][0][0], &arena.k[0][0][0], &arena.v[0][0][0], ROW}};
-    expect("one part", "tril_merge",
-           tril_merge(parts, 1, 1, DIM, &arena.out[0][0][0], ROW, &arena.row_max[0][0], &arena.row_sum[0][0]),
-           UNSUPPORTED);
-    expect("one token", "tril_append", tril_append(&s.call.out, TRIL_ROWS, 0, &arena.k[0][0][0], 1, KV_HEADS, DIM),
-           UNSUPPORTED);
     expect("f32", "tril_convert", tril_convert(arena.out, TRIL_F32, arena.q, TRIL_F32, DIM), UNSUPPORTED);
 }
 END_TEST
@@ -877,6 +1494,11 @@ int main(void)
     tcase_add_checked_fixture(tcase, set_up, NULL);
     tcase_add_loop_test(tcase, one_field, 0, (int)(sizeof(faults) / sizeof(faults[0])));
     tcase_add_loop_test(tcase, one_field_of_a_sequence, 0, (int)(sizeof(seq_faults) / sizeof(seq_faults[0])));
+    tcase_add_test(tcase, key_ranges);
+    tcase_add_loop_test(tcase, one_field_of_parts, 0, (int)(sizeof(part_faults) / sizeof(part_faults[0])));
+    tcase_add_test(tcase, aliases_of_parts);
+    tcase_add_loop_test(tcase, one_field_of_panels, 0, (int)(sizeof(panel_faults) / sizeof(panel_faults[0])));
+    tcase_add_test(tcase, panels);
     tcase_add_test(tcase, tail_of_a_later_version);
     tcase_add_test(tcase, products_that_overflow);
     tcase_add_test(tcase, unaligned_pointers);
@@ -893,6 +1515,11 @@ int main(void)
     tcase_add_test(tcase, nothing_to_do);
     tcase_add_test(tcase, no_keys);
     tcase_add_test(tcase, team);
+    tcase_add_test(tcase, workspace_never_shrinks);
+    tcase_add_loop_test(tcase, one_field_of_a_merge, 0, (int)(sizeof(merge_faults) / sizeof(merge_faults[0])));
+    tcase_add_test(tcase, merge_of_nothing);
+    tcase_add_loop_test(tcase, one_field_of_an_append, 0, (int)(sizeof(append_faults) / sizeof(append_faults[0])));
+    tcase_add_test(tcase, append_elsewhere);
     tcase_add_test(tcase, not_built_yet);
     tcase_add_test(tcase, texts);
     suite_add_tcase(suite, tcase);

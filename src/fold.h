@@ -1,0 +1,18 @@
+/* Partial results become whole: the parts of a split unit, and those of tril_merge(). */
+#ifndef TRIL_FOLD_H
+#define TRIL_FOLD_H
+
+#include "kernels.h"
+
+/* The unit of `task`, all parts of which are done: from the states to the caller's place. */
+void tril_fold_unit(const struct tril_job *job, const struct tril_task *task, const struct tril_kernels *kernels);
+
+/* Row `row` of n partial results into o, *max and *sum; -inf and -0 where it sees nothing. o may be the first part's.
+ */
+void tril_fold_parts(const tril_partial *parts, int64_t n, int64_t row, int dim, const struct tril_kernels *kernels,
+                     float *o, float *max, float *sum);
+
+/* o / sum, and 0 for a sum of 0; returns the sum, -0 as 0. */
+float tril_divide(float *o, int dim, float sum);
+
+#endif

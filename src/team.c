@@ -1,0 +1,43 @@
+#include "team.h"
+
+/* Numbers that the library counts itself are above those of the hosts. */
+#define COUNTED (UINT64_C(1) << 62)
+
+int tril_team_join(struct tril_team *team, uint64_t number, int thread, int threads)
+{
+    uint64_t turn = atomic_load_explicit(&team->turn, memory_order_acquire);
+    bool counted = number == 0;
+    if (counted) {
+        /* The thread's next call, unless it has missed some: then it is taken for late, and catches up. */
+        const uint64_t here = turn / 2 > COUNTED ? turn / 2 - COUNTED : 0;
+        number = atomic_load_explicit(&team->calls[thread], memory_order_relaxed) + 1;
+        if (number < here) number = here;
+        atomic_store_explicit(&team->calls[thread], number, memory_order_relaxed);
+        number += COUNTED;
+    }
+    while (turn / 2 != number) {
+        const uint64_t mine = number * 2 + (1 - turn % 2);
+        if (!atomic_compare_exchange_strong_explicit(&team->turn, &turn, mine, memory_order_acq_rel,
+                                                     memory_order_acquire))
+            continue; /* another was first; turn holds what it wrote */
+        atomic_store_explicit(&team->claim[turn % 2].next, 0, memory_order_relaxed);
+        /* Those who are not asked to this call do not miss it. */
+        for (int i = threads; counted && i < TRIL_MAX_THREADS; i++)
+            atomic_store_explicit(&team->calls[i], number - COUNTED, memory_order_relaxed);
+        turn = mine;
+    }
+    return (int)(turn % 2);
+}
+
+uint64_t tril_team_claim(struct tril_team *team, int which)
+{
+    return atomic_fetch_add_explicit(&team->claim[which].next, 1, memory_order_relaxed);
+}
+
+bool tril_team_completes(struct tril_team *team, int64_t unit, int64_t parts)
+{
+    _Atomic uint32_t *done = &team->done[unit];
+    if (atomic_fetch_add_explicit(done, 1, memory_order_acq_rel) + 1 != (uint32_t)parts) return false;
+    atomic_store_explicit(done, 0, memory_order_relaxed);
+    return true;
+}

@@ -1,0 +1,98 @@
+/* A table that has every tier a second time, as one that pauses before each task: other threads then get their turn
+ * between two tasks, on a single core too, and a call is really shared. Which threads work is counted. */
+#include <sched.h>
+#include <time.h>
+
+#include "support.h"
+#include "table.h"
+
+static const struct tril_kernels *const real[] = {
+    &tril_kernels_scalar,
+#ifdef TRIL_HAVE_AVX2
+    &tril_kernels_avx2,
+#endif
+#ifdef TRIL_HAVE_AVX512
+    &tril_kernels_avx512,
+#endif
+#ifdef TRIL_HAVE_NEON
+    &tril_kernels_neon,
+#endif
+};
+static struct tril_kernels yielding[COUNT(real)];
+
+#define TIER(i, name)                                                                                                  \
+    {&tril_kernels_##name, TRIL_NEEDS_##name},                                                                         \
+    {                                                                                                                  \
+        &yielding[i], TRIL_NEEDS_##name                                                                                \
+    }
+#define TRIL_NEEDS_scalar 0
+#define TRIL_NEEDS_avx2   TRIL_CPU_AVX2
+#define TRIL_NEEDS_avx512 TRIL_CPU_AVX512
+#define TRIL_NEEDS_neon   TRIL_CPU_NEON
+
+const struct tril_tier tril_tiers[] = {
+    TIER(0, scalar),
+#ifdef TRIL_HAVE_AVX2
+    TIER(1, avx2),
+#endif
+#ifdef TRIL_HAVE_AVX512
+    TIER(2, avx512),
+#endif
+#ifdef TRIL_HAVE_NEON
+    TIER(1, neon),
+#endif
+};
+const int tril_tier_count = COUNT(tril_tiers);
+
+static const struct tril_kernels *behind(void)
+{
+    return real[tril_kernels_in_use() - yielding];
+}
+
+static void pause_here(void)
+{
+    static _Thread_local uint32_t state;
+    const struct timespec moment = {.tv_nsec = 1000};
+    worker_here();
+    if (state == 0) state = (uint32_t)(uintptr_t)&state | 1;
+    state ^= state << 13;
+    state ^= state >> 17;
+    state ^= state << 5;
+    if (state % 4 == 0) sched_yield();
+    if (state % 32 == 1) nanosleep(&moment, NULL);
+}
+
+static void attend(const struct tril_job *job, const struct tril_task *task, float *workspace)
+{
+    pause_here();
+    behind()->attend(job, task, workspace);
+}
+
+static void weights(const struct tril_job *job, const struct tril_task *task, float *workspace)
+{
+    pause_here();
+    behind()->weights(job, task, workspace);
+}
+
+/* Before any thread: the library chooses its tier as early. */
+__attribute__((constructor)) static void fill_in(void)
+{
+    static const char *const names[] = {
+        "yielding_scalar",
+#ifdef TRIL_HAVE_AVX2
+        "yielding_avx2",
+#endif
+#ifdef TRIL_HAVE_AVX512
+        "yielding_avx512",
+#endif
+#ifdef TRIL_HAVE_NEON
+        "yielding_neon",
+#endif
+    };
+    for (int i = 0; i < COUNT(real); i++) {
+        yielding[i] = *real[i];
+        yielding[i].name = names[i];
+        yielding[i].attend = attend;
+        yielding[i].weights = weights;
+    }
+}
