@@ -1,11 +1,15 @@
 /* tril verify: every tier of this machine against the scalar oracle, bit for bit, and both against double, within the
  * bound of docs/contract.md.
  *
+ * Every tier computes a case with K in rows, with K in panels that tril_append() has filled, and, if asked for, by a
+ * team of threads, which has K in the one or the other. The oracle is the scalar tier with K in rows, on one thread.
+ *
  * A case is a function of (seed, number) alone: its sizes, its kind of content, and a host's habits. Rows are padded,
  * the padding and the tokens past the last key are NaN, and outputs begin as a pattern, so that whatever is read or
  * written where it must not be shows up in the comparison. */
 #include <inttypes.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,16 +27,19 @@ static const char help[] =
     "usage: tril verify [OPTION]...\n\n"
     "Runs every tier (instruction set) of this machine on random and adversarial input: attend, its row statistics, "
     "and\n"
-    "weights, dense and packed. Compares each bit with the scalar tier and each value with the definition in double;\n"
-    "prints a table with the worst errors in units of their bounds. Exit status 1 where a bit differs or a bound is\n"
-    "exceeded.\n\n"
+    "weights, dense and packed; with K in rows and in panels. Compares each bit with the scalar tier and each value "
+    "with\n"
+    "the definition in double; prints a table with the worst errors in units of their bounds. Exit status 1 where a "
+    "bit\n"
+    "differs or a bound is exceeded.\n\n"
     "  --seed S       repeats a run; without it the clock gives one, and it is printed\n"
     "  --cases N      how many; default 200\n"
     "  --first N      the number of the first case; default 0\n"
     "  --isa TIER     this tier alone\n"
+    "  --threads N    each case also by a team of N threads, at most 256; default 1: no team\n"
     "  -h, --help     this text\n";
 
-enum { SEED = 256, CASES, FIRST, ISA };
+enum { SEED = 256, CASES, FIRST, ISA, THREADS };
 
 enum kind { USUAL, PEAKED, HUGE_LOGITS, TIES, FLAT, MINUS_INFINITE, INFINITE, WITH_NAN, SUBNORMAL, CANCELLING, KINDS };
 
@@ -42,6 +49,7 @@ static const char *const kind_names[KINDS] = {
 };
 
 enum { PAD = 3, BEYOND = 2 }; /* floats between rows, tokens past the last key */
+enum { MOST_THREADS = 256 };
 
 struct sizes {
     enum kind kind;
@@ -67,11 +75,16 @@ struct errors {
     double usual, wide;
 };
 
+/* The ways to compute a case. */
+enum way { ROWS, PANELS, TEAM, WAYS };
+static const char *const way_names[WAYS] = {"", " with K in panels", " by the team"};
+
 struct score {
-    int64_t cases, equal, within;
+    int64_t cases, within, equal[WAYS];
     struct errors worst;
     int64_t first_wrong; /* -1: none */
     const char *what;
+    enum way how;
 };
 
 /* --- cases -------------------------------------------------------------------------------------------------------- */
@@ -228,32 +241,99 @@ static void result_free(struct result *x)
     free(x->packed);
 }
 
+/* K as it is in the case, in panels. */
+static float *panels_of(const struct case_data *c, tril_tensor *to)
+{
+    enum { PANEL = 16 };
+    const int64_t heads = c->n.kv_heads, panels = (c->n.keys + PANEL - 1) / PANEL;
+    const int64_t head = (c->n.qk_dim + PAD) * PANEL, floats = panels * heads * head;
+    float *x = need((size_t)floats, sizeof(float));
+    for (int64_t i = 0; i < floats; i++)
+        x[i] = NAN;
+    *to = (tril_tensor){.data = x,
+                        .bytes = floats * (int64_t)sizeof(float),
+                        .token_stride = heads * head / PANEL * (int64_t)sizeof(float),
+                        .head_stride = head * (int64_t)sizeof(float),
+                        .layout = TRIL_PANELS};
+    expect_ok("verify", tril_append(to, 0, &c->call.k, 0, c->n.keys, c->n.kv_heads, c->n.qk_dim));
+    return x;
+}
+
+/* A call, by one thread or by several that each come to it. */
+struct shared {
+    const tril_attention *call;
+    const tril_weights_out *to; /* null: attend */
+    void *workspace;
+    size_t bytes;
+    int threads;
+};
+
+struct member {
+    const struct shared *shared;
+    int thread;
+    tril_status status;
+};
+
+static void *member_run(void *argument)
+{
+    struct member *m = argument;
+    const struct shared *s = m->shared;
+    m->status = s->to == NULL ? tril_attend_team(s->call, s->workspace, s->bytes, m->thread, s->threads)
+                              : tril_weights_team(s->call, s->to, s->workspace, s->bytes, m->thread, s->threads);
+    return NULL;
+}
+
+static void call_with(const struct shared *s)
+{
+    if (s->threads == 1) {
+        expect_ok("verify", s->to == NULL ? tril_attend(s->call, s->workspace, s->bytes)
+                                          : tril_weights(s->call, s->to, s->workspace, s->bytes));
+        return;
+    }
+    struct member members[MOST_THREADS];
+    pthread_t threads[MOST_THREADS];
+    for (int i = 0; i < s->threads; i++) {
+        members[i] = (struct member){.shared = s, .thread = i};
+        if (pthread_create(&threads[i], NULL, member_run, &members[i]) != 0)
+            die("--threads %d: this machine does not let the tool start thread %d", s->threads, i + 1);
+    }
+    for (int i = 0; i < s->threads; i++) {
+        pthread_join(threads[i], NULL);
+        expect_ok("verify", members[i].status);
+    }
+}
+
 /* The case on the tier in use. */
-static struct result run(const struct case_data *c)
+static struct result run(const struct case_data *c, bool in_panels, int threads)
 {
     struct result x = result_new(&c->n);
     const int64_t heads = c->call.q_heads, row = (c->n.keys + PAD) * (int64_t)sizeof(float);
     tril_attention call = c->call;
-    size_t bytes;
+    float *panels = in_panels ? panels_of(c, &call.k) : NULL;
     call.out = out_of(x.out, c->n.queries, heads, c->n.v_dim + PAD);
     call.row_max = x.max;
     call.row_sum = x.sum;
-    void *workspace = workspace_for(&call, &bytes);
-    expect_ok("verify", tril_attend(&call, workspace, bytes));
+    struct shared shared = {.call = &call, .threads = threads};
+    expect_ok("verify", tril_workspace(&call, threads, &shared.bytes));
+    shared.workspace = need(shared.bytes, 1); /* zeroed, and then used for all three calls */
+    call_with(&shared);
     call.row_max = call.row_sum = NULL;
     const tril_weights_out dense = {.struct_size = sizeof dense,
                                     .data = x.dense,
                                     .bytes = (int64_t)(x.dense_n * sizeof(float)),
                                     .head_stride = c->n.queries * row,
                                     .row_stride = row};
-    expect_ok("verify", tril_weights(&call, &dense, workspace, bytes));
+    shared.to = &dense;
+    call_with(&shared);
     const tril_weights_out packed = {.struct_size = sizeof packed,
                                      .data = x.packed,
                                      .bytes = (int64_t)(x.packed_n * sizeof(float)),
                                      .head_stride = (int64_t)(x.packed_n * sizeof(float)) / heads,
                                      .form = TRIL_WEIGHTS_PACKED};
-    expect_ok("verify", tril_weights(&call, &packed, workspace, bytes));
-    free(workspace);
+    shared.to = &packed;
+    call_with(&shared);
+    free(shared.workspace);
+    free(panels);
     return x;
 }
 
@@ -311,21 +391,27 @@ enum { MOST_TIERS = 16 };
 struct verify_options {
     uint64_t seed;
     int64_t cases, first;
+    int threads;
     const char *isa;
 };
 
 static struct verify_options parse(int argc, char **argv)
 {
-    static const struct option longs[] = {
-        {"seed", required_argument, NULL, SEED},   {"cases", required_argument, NULL, CASES},
-        {"first", required_argument, NULL, FIRST}, {"isa", required_argument, NULL, ISA},
-        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0}};
-    struct verify_options x = {.seed = ((uint64_t)time(NULL) << 16 ^ (uint64_t)getpid()) % 1000000007, .cases = 200};
+    static const struct option longs[] = {{"seed", required_argument, NULL, SEED},
+                                          {"cases", required_argument, NULL, CASES},
+                                          {"first", required_argument, NULL, FIRST},
+                                          {"isa", required_argument, NULL, ISA},
+                                          {"threads", required_argument, NULL, THREADS},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {NULL, 0, NULL, 0}};
+    struct verify_options x = {
+        .threads = 1, .seed = ((uint64_t)time(NULL) << 16 ^ (uint64_t)getpid()) % 1000000007, .cases = 200};
     for (int c; (c = next_option(argc, argv, "", longs, help)) != -1;) {
         switch (c) {
         case SEED: x.seed = (uint64_t)integer_option("--seed", optarg, 0, INT64_MAX); break;
         case CASES: x.cases = integer_option("--cases", optarg, 1, 100000000); break;
         case FIRST: x.first = integer_option("--first", optarg, 0, INT32_MAX); break;
+        case THREADS: x.threads = (int)integer_option("--threads", optarg, 1, MOST_THREADS); break;
         case ISA:
             isa_option(optarg);
             x.isa = optarg;
@@ -335,46 +421,53 @@ static struct verify_options parse(int argc, char **argv)
     return x;
 }
 
-static void judge(struct score *s, int64_t number, const char *differs, struct errors errors)
+/* One way of one case; the case counts once, as it is computed first. */
+static void judge(struct score *s, int64_t number, enum way way, const char *differs, struct errors errors)
 {
     const bool within = errors.usual <= 1 && errors.wide <= 1;
-    s->cases++;
-    s->equal += differs == NULL;
-    s->within += within;
+    s->equal[way] += differs == NULL;
+    if (way == ROWS) {
+        s->cases++;
+        s->within += within;
+    }
     s->worst.usual = fmax(s->worst.usual, errors.usual);
     s->worst.wide = fmax(s->worst.wide, errors.wide);
     if ((differs != NULL || !within) && s->first_wrong < 0) {
         s->first_wrong = number;
         s->what = differs != NULL ? differs : "the error";
+        s->how = way;
     }
 }
 
-static void verify_case(uint64_t seed, int64_t number, const char **tiers, int n, struct score *scores)
+static void verify_case(uint64_t seed, int64_t number, int threads, const char **tiers, int n, struct score *scores)
 {
     struct case_data c;
     case_make(&c, seed, number);
     tril_force_isa("scalar");
-    struct result oracle = run(&c);
+    struct result oracle = run(&c, false, 1);
     const struct errors oracle_errors = errors_of(&c, &oracle);
     for (int t = 0; t < n; t++) {
         tril_force_isa(tiers[t]);
-        struct result x = run(&c);
-        const char *differs = difference(&x, &oracle);
-        judge(&scores[t], number, differs, differs == NULL ? oracle_errors : errors_of(&c, &x));
-        result_free(&x);
+        for (enum way way = ROWS; way < (threads > 1 ? WAYS : TEAM); way++) {
+            struct result x = run(&c, way == PANELS || (way == TEAM && number % 2 == 1), way == TEAM ? threads : 1);
+            const char *differs = difference(&x, &oracle);
+            judge(&scores[t], number, way, differs, differs == NULL ? oracle_errors : errors_of(&c, &x));
+            result_free(&x);
+        }
     }
     result_free(&oracle);
     case_free(&c);
 }
 
-static void print_wrong(uint64_t seed, const char *tier, const struct score *s)
+static void print_wrong(uint64_t seed, int threads, const char *tier, const struct score *s)
 {
     struct case_data c;
     case_make(&c, seed, s->first_wrong);
-    printf("%s: case %" PRId64 " (%s; %d query heads, %d K/V heads, dims %d and %d, %d queries, %d keys): %s is wrong; "
-           "repeat it with\n    tril verify --seed %" PRIu64 " --first %" PRId64 " --cases 1 --isa %s\n",
+    printf("%s: case %" PRId64
+           " (%s; %d query heads, %d K/V heads, dims %d and %d, %d queries, %d keys): %s%s is wrong; "
+           "repeat it with\n    tril verify --seed %" PRIu64 " --first %" PRId64 " --cases 1 --isa %s --threads %d\n",
            tier, s->first_wrong, kind_names[c.n.kind], c.call.q_heads, c.n.kv_heads, c.n.qk_dim, c.n.v_dim, c.n.queries,
-           c.n.keys, s->what, seed, s->first_wrong, tier);
+           c.n.keys, s->what, way_names[s->how], seed, s->first_wrong, tier, threads);
     case_free(&c);
 }
 
@@ -392,24 +485,29 @@ int cmd_verify(int argc, char **argv)
         scores[t] = (struct score){.first_wrong = -1};
     for (int64_t i = 0; i < options.cases; i++) {
         progress("verify", (double)i, (double)options.cases);
-        verify_case(options.seed, options.first + i, tiers, n, scores);
+        verify_case(options.seed, options.first + i, options.threads, tiers, n, scores);
     }
     progress_end();
 
-    printf("seed %" PRIu64 ", cases %" PRId64 " to %" PRId64 "; the oracle is the scalar tier\n", options.seed,
-           options.first, options.first + options.cases - 1);
+    const bool team = options.threads > 1;
+    printf("seed %" PRIu64 ", cases %" PRId64 " to %" PRId64 "; the oracle is the scalar tier with K in rows\n",
+           options.seed, options.first, options.first + options.cases - 1);
+    printf("rows, panels: cases whose bits are all equal to the oracle's, with K in this layout, on one thread\n");
+    if (team) printf("team:  the same by %d threads, K in rows and in panels in turn\n", options.threads);
     printf(
         "usual: worst error of an output, logits of usual size, in units of 2^-24 A (48 + 2 S + n/8192)\n"
         "wide:  worst error of a weight, or of an output where few scores decide it, 2 S being (2 + 4 sqrt(D)) S\n\n");
-    printf("%-8s  %8s  %10s  %12s  %8s  %8s\n", "tier", "cases", "bits equal", "within bound", "usual", "wide");
+    printf("%-8s  %8s  %8s  %8s  %s%12s  %8s  %8s\n", "tier", "cases", "rows", "panels", team ? "    team  " : "",
+           "within bound", "usual", "wide");
     for (int t = 0; t < n; t++) {
         const struct score *s = &scores[t];
-        printf("%-8s  %8" PRId64 "  %10" PRId64 "  %12" PRId64 "  %8.3f  %8.3f\n", tiers[t], s->cases, s->equal,
-               s->within, s->worst.usual, s->worst.wide);
+        printf("%-8s  %8" PRId64 "  %8" PRId64 "  %8" PRId64, tiers[t], s->cases, s->equal[ROWS], s->equal[PANELS]);
+        if (team) printf("  %8" PRId64, s->equal[TEAM]);
+        printf("  %12" PRId64 "  %8.3f  %8.3f\n", s->within, s->worst.usual, s->worst.wide);
         if (s->first_wrong >= 0) status = DIFFERS;
     }
     for (int t = 0; t < n; t++) {
-        if (scores[t].first_wrong >= 0) print_wrong(options.seed, tiers[t], &scores[t]);
+        if (scores[t].first_wrong >= 0) print_wrong(options.seed, options.threads, tiers[t], &scores[t]);
     }
     printf("\n%s\n", status == DONE ? "every bit is equal, every value within the bound" : "WRONG");
     return status;
