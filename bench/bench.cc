@@ -3,12 +3,19 @@
 //
 //     attend/f32/avx512/h32x8_d128_q2048_k2048        32 query heads, 8 K/V heads, head size, queries, keys
 //     weights/f32/avx2/packed/h8x2_d128_q1024_k1024
+//     attend/f32/avx512/h32x8_d128_q2048_k2048/t2     a team of two threads, against one in the same rounds
+//     decode/f32/avx512/h32x8_d128_k32768/t1          one new token, against a pure read of K and V; K in rows
+//     decode/f32/avx512/h32x8_d128_k32768_panels/t2   ... and in panels; two threads, one thread, and both reads
+//     chunk/f32/avx512/h32x8_d128_k4096/q7            7 new tokens at the end of a cache
+//     chunk/table/avx512/h32x8_d128_k4096             all chunk sizes, in turn
+//     overhead/f32/avx512/h1_d64_q1_k16               what a call costs beside its arithmetic
 //     compare/attend/f32/h8x2_d128_q2048_k2048        all tiers and the baseline, A B A B
 //
 // Google Benchmark calls a function of ours once; repetitions, gating and statistics are gate.c's.
 
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -21,6 +28,7 @@
 
 #include "gate.h"
 #include "probe.h"
+#include "team.h"
 #include "tril.h"
 #ifdef TRIL_HAVE_OPENBLAS
 #include "baseline.h"
@@ -32,11 +40,19 @@ namespace
 struct Shape {
     int q_heads, kv_heads, dim;
     int64_t queries, keys;
+    bool panels = false; // K's layout
 
+    std::string heads() const
+    {
+        return "h" + std::to_string(q_heads) + "x" + std::to_string(kv_heads) + "_d" + std::to_string(dim);
+    }
+    std::string cache() const
+    {
+        return heads() + "_k" + std::to_string(keys) + (panels ? "_panels" : "");
+    }
     std::string name() const
     {
-        return "h" + std::to_string(q_heads) + "x" + std::to_string(kv_heads) + "_d" + std::to_string(dim) + "_q" +
-               std::to_string(queries) + "_k" + std::to_string(keys);
+        return heads() + "_q" + std::to_string(queries) + "_k" + std::to_string(keys);
     }
     // Pairs of a query and a key that it sees: the lower triangle, or what of it the chunk covers.
     double visible() const
@@ -58,7 +74,7 @@ struct Shape {
     }
 };
 
-// Whole prompts; chunks at the end of a cache; one new token.
+// Whole prompts; one new token.
 const std::vector<Shape> &attend_shapes()
 {
     static const std::vector<Shape> shapes = [] {
@@ -70,13 +86,9 @@ const std::vector<Shape> &attend_shapes()
         s.push_back({32, 8, 128, 2048, 2048});
         for (int64_t n : {2048, 4096, 8192, 16384}) // how cost grows
             s.push_back({1, 1, 128, n, n});
-        for (int64_t n : {1, 2, 4, 8, 16, 32, 63, 64})
-            s.push_back({8, 2, 128, n, 4096});
-        for (int64_t keys : {1024, 32768})
-            s.push_back({32, 8, 128, 1, keys});
+        s.push_back({8, 2, 128, 1, 4096});
         s.push_back({1, 1, 64, 128, 128}); // small enough for the oracle
         s.push_back({1, 1, 64, 1, 1024});
-        s.push_back({1, 1, 64, 1, 16}); // a call on nothing much
         return s;
     }();
     return shapes;
@@ -91,6 +103,22 @@ const std::vector<Shape> compare_shapes = {
     {8, 2, 128, 128, 128},   {8, 8, 64, 128, 128},   {8, 2, 128, 512, 512},    {8, 8, 64, 512, 512},
     {8, 2, 128, 2048, 2048}, {8, 8, 64, 2048, 2048}, {32, 8, 128, 2048, 2048},
 };
+
+// Four query heads to a K/V head, and one. 1024 keys of 8 heads fit in L3, and of one call after the other stay there.
+const std::vector<Shape> decode_shapes = [] {
+    std::vector<Shape> s;
+    for (int q_heads : {32, 8})
+        for (int64_t keys : {1024, 8192, 32768})
+            for (bool panels : {false, true})
+                s.push_back({q_heads, 8, 128, 1, keys, panels});
+    return s;
+}();
+
+const Shape team_shape = {32, 8, 128, 2048, 2048};
+
+const std::vector<Shape> chunk_shapes = {{32, 8, 128, 128, 4096}, {8, 8, 128, 128, 4096}}; // the largest chunk
+const std::vector<int> chunks = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 12,  14, 16,
+                                 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128};
 
 constexpr double oracle_flops = 2e7; // the scalar tier is an oracle, not a contender: small shapes will do
 
@@ -147,16 +175,84 @@ struct Operands {
     }
 };
 
-// One tier's call on the operands. A tril_weights call where `to` is set.
+// The threads of those measurements that want more than one.
+class Team
+{
+  public:
+    explicit Team(int threads) : threads_(threads), team_(team_start(threads)) {}
+    ~Team()
+    {
+        if (team_) team_stop(team_);
+    }
+    Team(const Team &) = delete;
+    team *get() const
+    {
+        return team_;
+    }
+    // Before a contender's repetition. The others sleep while one thread works.
+    void ready(int threads) const
+    {
+        if (team_) team_spin(team_, threads > 1);
+    }
+    gate_team for_gate() const
+    {
+        gate_team g = {};
+        g.threads = threads_;
+        g.run = [](void *pool, void (*f)(void *, int), void *context) {
+            team_run(static_cast<team *>(pool), f, context);
+        };
+        g.pool = team_;
+        return g;
+    }
+
+  private:
+    int threads_;
+    team *team_;
+};
+
+// The pure read of what an operand holds, each thread its own contiguous part.
+struct ReadCall {
+    const Floats &data;
+    const Team *team = nullptr;
+    int threads = 1;
+
+    void part(int thread) const
+    {
+        const int64_t pages = data.bytes() / 4096, begin = pages * thread / threads,
+                      end = pages * (thread + 1) / threads;
+        probe_read(data.data() + begin * 1024, size_t(end - begin) * 4096);
+    }
+    gate_contender contender()
+    {
+        return {[](void *c) {
+                    const auto &r = *static_cast<ReadCall *>(c);
+                    if (r.team) r.team->ready(r.threads);
+                },
+                [](void *c) {
+                    const auto &r = *static_cast<ReadCall *>(c);
+                    if (r.threads == 1)
+                        probe_read(r.data.data(), size_t(r.data.bytes()));
+                    else
+                        team_run(
+                            r.team->get(), [](void *d, int thread) { static_cast<ReadCall *>(d)->part(thread); }, c);
+                },
+                this};
+    }
+};
+
+// One tier's call on the operands. A tril_weights call where `to` is set; shared by a team where there is one.
 struct TierCall {
     const char *tier;
+    const Team *team;
+    int threads;
     tril_attention call = {};
     tril_weights_out to = {};
     tril_seq seq = {};
     std::vector<char> workspace;
     tril_status status = TRIL_OK;
 
-    TierCall(const char *name, const Operands &x) : tier(name)
+    TierCall(const char *name, const Operands &x, const Team *with = nullptr, int of = 1)
+        : tier(name), team(with), threads(of)
     {
         const Shape &s = x.shape;
         const int64_t row = int64_t(s.dim) * int64_t(sizeof(float));
@@ -168,6 +264,10 @@ struct TierCall {
         call.qk_dim = call.v_dim = s.dim;
         call.q = tensor(x.q.data(), x.q.bytes(), s.q_heads, row);
         call.k = tensor(x.k(), x.kv.bytes() / 2, s.kv_heads, row);
+        if (s.panels) {
+            call.k.layout = TRIL_PANELS;
+            call.k.head_stride = 16 * row;
+        }
         call.v = tensor(x.v(), x.kv.bytes() / 2, s.kv_heads, row);
         call.out.data = x.out.data();
         call.out.bytes = x.out.bytes();
@@ -177,8 +277,8 @@ struct TierCall {
         call.n_seqs = 1;
         use();
         size_t bytes = 0;
-        if (status == TRIL_OK) status = tril_workspace(&call, 1, &bytes);
-        workspace.resize(bytes);
+        if (status == TRIL_OK) status = tril_workspace(&call, threads, &bytes);
+        workspace.resize(bytes); // zeros, as a team wants it
     }
     TierCall(const TierCall &) = delete;
 
@@ -193,10 +293,21 @@ struct TierCall {
     }
     void use()
     {
+        if (team) team->ready(threads);
         if (status == TRIL_OK) status = tril_force_isa(tier);
+    }
+    void share(int thread)
+    {
+        const tril_status s = tril_attend_team(&call, workspace.data(), workspace.size(), thread, threads);
+        if (thread == 0 && s != TRIL_OK) status = s; // every thread gets the same
     }
     void run()
     {
+        if (threads > 1) {
+            team_run(
+                team->get(), [](void *c, int thread) { static_cast<TierCall *>(c)->share(thread); }, this);
+            return;
+        }
         const tril_status s = to.data ? tril_weights(&call, &to, workspace.data(), workspace.size())
                                       : tril_attend(&call, workspace.data(), workspace.size());
         if (s != TRIL_OK) status = s;
@@ -267,13 +378,24 @@ double seconds_ratio(int a, int b)
     return spread([=](int i) { return measured.sample[a][i].seconds / measured.sample[b][i].seconds; }).median;
 }
 
+// What runs the rounds: gate_measure() or one of its kin.
+void plainly(const std::vector<gate_contender> &contenders, int wanted, double seconds)
+{
+    gate_measure(&measured, contenders.data(), int(contenders.size()), wanted, seconds);
+}
+
+void each_alone(const std::vector<gate_contender> &contenders, int wanted, double seconds)
+{
+    gate_measure_each(&measured, contenders.data(), int(contenders.size()), wanted, seconds);
+}
+
 // Runs the rounds. False, and the reason in `state`, if there is no figure to give.
-bool measure(benchmark::State &state, const std::vector<gate_contender> &contenders)
+template <class Rounds = decltype(&plainly)>
+bool measure(benchmark::State &state, const std::vector<gate_contender> &contenders, Rounds rounds = plainly)
 {
     constexpr int wanted = 15;
-    const int n = int(contenders.size());
     for (auto _ : state) {
-        gate_measure(&measured, contenders.data(), n, wanted, budget() * n);
+        rounds(contenders, wanted, budget() * double(contenders.size()));
         state.SetIterationTime(measured.counted ? seconds(0).median : 0);
     }
     state.counters["counted"] = measured.counted;
@@ -283,9 +405,9 @@ bool measure(benchmark::State &state, const std::vector<gate_contender> &contend
     return false;
 }
 
-void report(benchmark::State &state, double flops)
+void report(benchmark::State &state, double flops, int threads = 1)
 {
-    const gate_spread share = of_peak(0, flops);
+    const gate_spread share = of_peak(0, flops / threads);
     state.counters["GFLOPS"] = 1e-9 * flops / seconds(0).median;
     state.counters["of_peak"] = share.median;
     state.counters["of_peak_min"] = share.min;
@@ -305,23 +427,173 @@ void attend(benchmark::State &state, const char *tier, const Shape &shape)
     TierCall call(tier, x);
     std::vector<gate_contender> contenders = {call.contender()};
     const bool decode = shape.queries == 1;
-    if (decode) // the read probe, over the same K and V, in the same rounds
-        contenders.push_back({nullptr,
-                              [](void *c) {
-                                  const auto &kv = static_cast<Operands *>(c)->kv;
-                                  probe_read(kv.data(), size_t(kv.bytes()));
-                              },
-                              const_cast<Operands *>(&x)});
+    ReadCall read = {x.kv};
+    if (decode) contenders.push_back(read.contender()); // over the same K and V, in the same rounds
     if (refused(state, call) || !measure(state, contenders) || refused(state, call)) return;
     report(state, shape.attend_flops());
     if (!decode) return;
     state.counters["GBps"] = 1e-9 * shape.kv_bytes() / seconds(0).median;
     state.counters["of_read"] = seconds_ratio(1, 0);
-    // What a call costs beyond the least that its arithmetic can take.
-    state.counters["over_us"] = 1e6 * spread([&](int i) {
-                                          const gate_sample &s = measured.sample[0][i];
-                                          return s.seconds - 1e-9 * shape.attend_flops() / s.peak;
-                                      }).median;
+}
+
+// One new token, beside a pure read of the same K and V by as many threads; with a team both also on one thread.
+void decode(benchmark::State &state, const char *tier, const Shape &shape, int threads)
+{
+    const Operands x(shape);
+    std::unique_ptr<Team> team; // one thread needs none, and none of its pins
+    if (threads > 1) {
+        team = std::make_unique<Team>(threads);
+        if (!team->get()) return state.SkipWithError("not so many cores");
+    }
+    TierCall call(tier, x, team.get(), threads), alone(tier, x, team.get());
+    ReadCall read = {x.kv, team.get(), threads}, read_alone = {x.kv, team.get(), 1};
+    if (refused(state, call) || refused(state, alone)) return;
+    std::vector<gate_contender> contenders = {call.contender(), read.contender()};
+    bool measured_some;
+    if (threads == 1) {
+        measured_some = measure(state, contenders);
+    } else {
+        contenders.push_back(alone.contender());
+        contenders.push_back(read_alone.contender());
+        gate_team g = team->for_gate();
+        g.used[0] = g.used[1] = threads;
+        g.used[2] = g.used[3] = 1;
+        measured_some = measure(state, contenders, [&](const auto &c, int wanted, double most) {
+            gate_measure_team(&measured, &g, c.data(), int(c.size()), wanted, most);
+        });
+    }
+    if (!measured_some || refused(state, call) || refused(state, alone)) return;
+    report(state, shape.attend_flops(), threads);
+    state.counters["GBps"] = 1e-9 * shape.kv_bytes() / seconds(0).median;
+    state.counters["read_GBps"] = 1e-9 * shape.kv_bytes() / seconds(1).median;
+    state.counters["of_read"] = seconds_ratio(1, 0);
+    if (threads == 1) return;
+    state.counters["speedup"] = seconds_ratio(2, 0);
+    state.counters["read_speedup"] = seconds_ratio(3, 1);
+}
+
+// A prompt by a team, beside one thread.
+void attend_team(benchmark::State &state, const char *tier, const Shape &shape, int threads)
+{
+    const Operands x(shape);
+    const Team team(threads);
+    if (!team.get()) return state.SkipWithError("not so many cores");
+    TierCall call(tier, x, &team, threads), alone(tier, x, &team);
+    gate_team g = team.for_gate();
+    g.used[0] = threads;
+    g.used[1] = 1;
+    if (refused(state, call) || refused(state, alone)) return;
+    const bool some =
+        measure(state, {call.contender(), alone.contender()}, [&](const auto &c, int wanted, double most) {
+            gate_measure_team(&measured, &g, c.data(), int(c.size()), wanted, most);
+        });
+    if (!some || refused(state, call) || refused(state, alone)) return;
+    report(state, shape.attend_flops(), threads);
+    state.counters["speedup"] = seconds_ratio(1, 0);
+}
+
+// A chunk at the end of a cache.
+void chunk(benchmark::State &state, const char *tier, const Shape &shape)
+{
+    const Operands x(shape);
+    TierCall call(tier, x);
+    if (refused(state, call) || !measure(state, {call.contender()}) || refused(state, call)) return;
+    report(state, shape.attend_flops());
+    state.counters["us_per_token"] = 1e6 * seconds(0).median / double(shape.queries);
+}
+
+// How much longer contender b's call takes than a's: the median over the rounds in which both count; 0 without any.
+double longer(int b, int a)
+{
+    std::vector<double> ratios;
+    for (int i = 0, j = 0; i < measured.own[a] && j < measured.own[b];) {
+        const gate_sample &s = measured.sample[a][i], &t = measured.sample[b][j];
+        if (s.round == t.round) ratios.push_back(t.seconds / s.seconds);
+        if (s.round <= t.round) i++;
+        if (t.round <= s.round) j++;
+    }
+    return ratios.empty() ? 0 : gate_spread_of(ratios.data(), int(ratios.size())).median;
+}
+
+// All chunk sizes in turn, every one from 1 to 32: does time rise evenly?
+void chunk_table(benchmark::State &state, const char *tier, const Shape &largest)
+{
+    const Operands x(largest);
+    std::vector<int> sizes;
+    for (int q = 1; q <= 32; q++)
+        sizes.push_back(q);
+    for (int q : chunks)
+        if (q > 32) sizes.push_back(q);
+    std::vector<std::unique_ptr<TierCall>> calls;
+    std::vector<gate_contender> contenders;
+    for (int q : sizes) {
+        calls.push_back(std::make_unique<TierCall>(tier, x));
+        if (refused(state, *calls.back())) return;
+        calls.back()->seq.q_len = q;
+        contenders.push_back(calls.back()->contender());
+    }
+    if (!measure(state, contenders, each_alone)) return;
+
+    double worst = 0, beyond = 0;
+    int worst_at = 0, beyond_at = 0, falls = 0;
+    for (size_t i = 0; i < sizes.size(); i++) {
+        char name[16];
+        std::snprintf(name, sizeof(name), "q%03d_us", sizes[i]);
+        const gate_sample *s = measured.sample[i];
+        std::vector<double> values;
+        for (int j = 0; j < measured.own[i]; j++)
+            values.push_back(1e6 * s[j].seconds);
+        state.counters[name] = gate_spread_of(values.data(), int(values.size())).median;
+
+        bool falls_here = false;
+        for (size_t j = i + 1; j < sizes.size(); j++) {
+            const double ratio = longer(int(j), int(i));
+            falls_here |= ratio > 0 && ratio < 0.97;
+        }
+        falls += falls_here;
+        if (i + 1 == sizes.size() || sizes[i + 1] != sizes[i] + 1) continue;
+        const double step = longer(int(i) + 1, int(i)), per_row = step * sizes[i] / sizes[i + 1];
+        if (step > worst) worst = step, worst_at = sizes[i];
+        if (per_row > beyond) beyond = per_row, beyond_at = sizes[i];
+    }
+    state.counters["worst_step"] = worst; // from worst_step_at to one query more
+    state.counters["worst_step_at"] = worst_at;
+    state.counters["worst_per_query"] =
+        beyond; // the same, of the time per query: above 1 a query more makes all dearer
+    state.counters["worst_per_query_at"] = beyond_at;
+    state.counters["falls"] = falls; // sizes that some larger chunk undercuts by more than 3 %
+}
+
+// What a call costs beside its arithmetic, and that of the same work where 63 more heads share one call.
+void overhead(benchmark::State &state, const char *tier)
+{
+    constexpr int many = 64;
+    const Operands one({1, 1, 64, 1, 16}), all({many, many, 64, 1, 16});
+    TierCall call(tier, one), of_many(tier, all);
+    if (refused(state, call) || refused(state, of_many)) return;
+    if (!measure(state, {call.contender(), of_many.contender()}) || refused(state, call) || refused(state, of_many))
+        return;
+    const auto head = [](int i) { // one more of them
+        return (measured.sample[1][i].seconds - measured.sample[0][i].seconds) / (many - 1);
+    };
+    state.counters["call_ns"] = 1e9 * seconds(0).median;
+    state.counters["head_ns"] = 1e9 * spread(head).median;
+    state.counters["overhead_ns"] = 1e9 * spread([&](int i) { return measured.sample[0][i].seconds - head(i); }).median;
+}
+
+// Calls with nothing to do: no query in the one sequence, and no sequence.
+void overhead_of_nothing(benchmark::State &state, const char *tier)
+{
+    const Operands x({1, 1, 64, 1, 16});
+    TierCall no_query(tier, x), no_seq(tier, x);
+    no_query.seq.q_len = 0;
+    no_seq.call.n_seqs = 0;
+    if (refused(state, no_query) || refused(state, no_seq)) return;
+    if (!measure(state, {no_query.contender(), no_seq.contender()}) || refused(state, no_query) ||
+        refused(state, no_seq))
+        return;
+    state.counters["no_query_ns"] = 1e9 * seconds(0).median;
+    state.counters["no_seq_ns"] = 1e9 * seconds(1).median;
 }
 
 void weights(benchmark::State &state, const char *tier, tril_weights_form form, const Shape &shape)
@@ -404,6 +676,26 @@ void add_tier(const char *tier, bool oracle)
     for (const Shape &shape : attend_shapes())
         if (!oracle || shape.attend_flops() <= oracle_flops)
             add("attend/f32/" + id + "/" + shape.name(), [=](benchmark::State &s) { attend(s, tier, shape); });
+    const int cores = team_cores(); // a point for two threads is only there where they have a core each
+    if (cores > 1 && !oracle)
+        add("attend/f32/" + id + "/" + team_shape.name() + "/t2",
+            [=](benchmark::State &s) { attend_team(s, tier, team_shape, 2); });
+    for (const Shape &shape : decode_shapes)
+        for (int threads = 1; threads <= 2 && threads <= cores; threads++)
+            if (!oracle || shape.attend_flops() <= oracle_flops)
+                add("decode/f32/" + id + "/" + shape.cache() + "/t" + std::to_string(threads),
+                    [=](benchmark::State &s) { decode(s, tier, shape, threads); });
+    for (const Shape &largest : chunk_shapes) {
+        if (oracle) break;
+        for (int queries : chunks) {
+            Shape shape = largest;
+            shape.queries = queries;
+            add("chunk/f32/" + id + "/" + shape.cache() + "/q" + std::to_string(queries),
+                [=](benchmark::State &s) { chunk(s, tier, shape); });
+        }
+        add("chunk/table/" + id + "/" + largest.cache(), [=](benchmark::State &s) { chunk_table(s, tier, largest); });
+    }
+    add("overhead/f32/" + id + "/h1_d64_q1_k16", [=](benchmark::State &s) { overhead(s, tier); });
     for (const auto &form :
          {std::make_pair("dense", TRIL_WEIGHTS_DENSE), std::make_pair("packed", TRIL_WEIGHTS_PACKED)})
         for (const Shape &shape : weights_shapes)
@@ -426,6 +718,8 @@ void add_all()
         if (shape.queries == shape.keys)
             add("attend/f32/openblas/" + shape.name(), [=](benchmark::State &s) { baseline(s, shape); });
 #endif
+    static const std::string in_use = tril_isa();
+    add("overhead/nothing", [](benchmark::State &s) { overhead_of_nothing(s, in_use.c_str()); });
     if (contenders.empty()) return;
     for (const Shape &shape : compare_shapes)
         add("compare/attend/f32/" + shape.name(), [=](benchmark::State &s) { compare(s, contenders, shape); });

@@ -62,37 +62,91 @@ static long calls_for(const struct gate_contender *c)
     return each >= REPETITION_SECONDS ? 1 : whole;
 }
 
-static struct gate_sample repetition(const struct gate_contender *c, long calls)
+/* What a repetition asks of every thread. */
+struct team_state {
+    double probe[GATE_THREADS], ran[GATE_THREADS];
+};
+
+static void probe_thread(void *context, int thread)
 {
+    ((struct team_state *)context)->probe[thread] = probe_gflops();
+}
+
+static void clock_thread(void *context, int thread)
+{
+    ((struct team_state *)context)->ran[thread] = thread_seconds();
+}
+
+static void on_each(const struct gate_team *team, void (*f)(void *, int), struct team_state *state)
+{
+    if (team != NULL)
+        team->run(team->pool, f, state);
+    else
+        f(state, 0);
+}
+
+static double mean_of(const double *values, int n)
+{
+    double sum = 0.0;
+    for (int i = 0; i < n; i++)
+        sum += values[i];
+    return sum / n;
+}
+
+static struct gate_sample repetition(const struct gate_team *team, const struct gate_contender *c, int used, long calls)
+{
+    const int threads = team != NULL ? team->threads : 1;
+    struct team_state before, after;
     prepare(c);
-    const double before = probe(), ran = thread_seconds(), seconds = seconds_of(c, calls);
-    const double share = (thread_seconds() - ran) / (seconds * (double)calls), after = probe();
-    return (struct gate_sample){
-        .seconds = seconds,
-        .peak = before > after ? before : after,
-        .quiet = before < after ? before : after,
-        .share = share,
-    };
-}
+    on_each(team, probe_thread, &before);
+    on_each(team, clock_thread, &before);
+    const double seconds = seconds_of(c, calls);
+    on_each(team, clock_thread, &after);
+    on_each(team, probe_thread, &after);
 
-static int round_counts(const struct gate *gate, int n, int round)
-{
-    for (int i = 0; i < n; i++) {
-        const struct gate_sample *s = &gate->sample[i][round];
-        if (s->quiet < QUIET * best_probe || s->share < UNDISTURBED) return 0;
+    const double first = mean_of(before.probe, threads), last = mean_of(after.probe, threads);
+    struct gate_sample s = {
+        .seconds = seconds, .peak = first > last ? first : last, .quiet = before.probe[0], .share = 1.0};
+    for (int i = 0; i < threads; i++) {
+        const double low = before.probe[i] < after.probe[i] ? before.probe[i] : after.probe[i];
+        const double high = before.probe[i] > after.probe[i] ? before.probe[i] : after.probe[i];
+        const double share = (after.ran[i] - before.ran[i]) / (seconds * (double)calls);
+        if (low < s.quiet) s.quiet = low;
+        if (high > best_probe) best_probe = high;
+        if (i < used && share < s.share) s.share = share;
     }
-    return 1;
+    return s;
 }
 
-static int rounds_that_count(const struct gate *gate, int n)
+static int sample_counts(const struct gate_sample *s)
 {
-    int counted = 0;
-    for (int r = 0; r < gate->rounds; r++)
-        counted += round_counts(gate, n, r);
-    return counted;
+    return s->quiet >= QUIET * best_probe && s->share >= UNDISTURBED;
 }
 
-void gate_measure(struct gate *gate, const struct gate_contender *contenders, int n, int wanted, double seconds)
+/* Sets own[] and `counted` to how many samples count; with `keep` drops the others. */
+static void verdict(struct gate *gate, int n, int each, int keep)
+{
+    int count[GATE_ROUNDS];
+    for (int r = 0; r < gate->rounds; r++) {
+        count[r] = 1;
+        for (int i = 0; i < n && !each; i++)
+            count[r] &= sample_counts(&gate->sample[i][r]);
+    }
+    gate->counted = gate->rounds;
+    for (int i = 0; i < n; i++) {
+        int own = 0;
+        for (int r = 0; r < gate->rounds; r++) {
+            if (!count[r] || !sample_counts(&gate->sample[i][r])) continue;
+            if (keep) gate->sample[i][own] = gate->sample[i][r];
+            own++;
+        }
+        gate->own[i] = own;
+        if (own < gate->counted) gate->counted = own;
+    }
+}
+
+static void measure(struct gate *gate, const struct gate_team *team, const struct gate_contender *contenders, int n,
+                    int wanted, double seconds, int each)
 {
     long calls[GATE_CONTENDERS];
     gate_best_probe();
@@ -102,18 +156,31 @@ void gate_measure(struct gate *gate, const struct gate_contender *contenders, in
 
     gate->rounds = 0;
     do {
-        for (int i = 0; i < n; i++)
-            gate->sample[i][gate->rounds] = repetition(&contenders[i], calls[i]);
+        for (int i = 0; i < n; i++) {
+            struct gate_sample *s = &gate->sample[i][gate->rounds];
+            *s = repetition(team, &contenders[i], team != NULL ? team->used[i] : 1, calls[i]);
+            s->round = gate->rounds;
+        }
         gate->rounds++;
-    } while (gate->rounds < GATE_ROUNDS && rounds_that_count(gate, n) < wanted && probe_seconds() - begin < seconds);
+        verdict(gate, n, each, 0);
+    } while (gate->rounds < GATE_ROUNDS && gate->counted < wanted && probe_seconds() - begin < seconds);
+    verdict(gate, n, each, 1);
+}
 
-    gate->counted = 0;
-    for (int r = 0; r < gate->rounds; r++) {
-        if (!round_counts(gate, n, r)) continue;
-        for (int i = 0; i < n; i++)
-            gate->sample[i][gate->counted] = gate->sample[i][r];
-        gate->counted++;
-    }
+void gate_measure(struct gate *gate, const struct gate_contender *contenders, int n, int wanted, double seconds)
+{
+    measure(gate, NULL, contenders, n, wanted, seconds, 0);
+}
+
+void gate_measure_team(struct gate *gate, const struct gate_team *team, const struct gate_contender *contenders, int n,
+                       int wanted, double seconds)
+{
+    measure(gate, team, contenders, n, wanted, seconds, 0);
+}
+
+void gate_measure_each(struct gate *gate, const struct gate_contender *contenders, int n, int wanted, double seconds)
+{
+    measure(gate, NULL, contenders, n, wanted, seconds, 1);
 }
 
 static int ascending(const void *a, const void *b)

@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-enum { GATE_CONTENDERS = 8, GATE_ROUNDS = 2048 };
+enum { GATE_CONTENDERS = 48, GATE_ROUNDS = 2048, GATE_THREADS = 16 };
 
 struct gate_contender {
     void (*prepare)(void *context); /* before each repetition, not timed; may be null */
@@ -24,14 +24,26 @@ struct gate_contender {
 
 struct gate_sample {
     double seconds; /* of one call */
-    double peak;    /* the higher of the two probes, GFLOP/s: a share of it is not flattered by a slow probe */
-    double quiet;   /* the lower */
-    double share;   /* of the time that this thread was running */
+    double peak;  /* the higher of the two probes, GFLOP/s: a share of it is not flattered by a slow probe. Of a team's
+                   * threads the mean, so that its peak is that times its threads. */
+    double quiet; /* the lower, of all threads */
+    double share; /* of the time that this thread was running; of the contender's threads the least */
+    int round;
 };
 
 struct gate {
     int rounds, counted;                                     /* how many were run, and how many of them count */
+    int own[GATE_CONTENDERS];                                /* how many samples of each contender there are */
     struct gate_sample sample[GATE_CONTENDERS][GATE_ROUNDS]; /* the counted ones, in order of time */
+};
+
+/* Threads on cores of their own, the caller being thread 0. All of them probe, side by side, before and after every
+ * repetition, also of a contender that uses fewer: what else it is compared with used them all. */
+struct gate_team {
+    int threads;                                                                  /* at most GATE_THREADS */
+    void (*run)(void *pool, void (*f)(void *context, int thread), void *context); /* f on every thread; waits for all */
+    void *pool;
+    int used[GATE_CONTENDERS]; /* how many of the threads each contender keeps busy */
 };
 
 struct gate_spread {
@@ -40,6 +52,15 @@ struct gate_spread {
 
 /* Runs rounds until `wanted` of them count, or `seconds` have passed, or GATE_ROUNDS were run; at least one. */
 void gate_measure(struct gate *gate, const struct gate_contender *contenders, int n, int wanted, double seconds);
+
+/* The same with a team. */
+void gate_measure_team(struct gate *gate, const struct gate_team *team, const struct gate_contender *contenders, int n,
+                       int wanted, double seconds);
+
+/* The same for more contenders than one quiet stretch has room for: a round may count for some of them, gate->own[i]
+ * samples of contender i, until each has `wanted`. `counted` is the least of these; samples of one round are found by
+ * their `round`. */
+void gate_measure_each(struct gate *gate, const struct gate_contender *contenders, int n, int wanted, double seconds);
 
 /* The best probe so far, GFLOP/s; the first call looks for it for 20 ms. */
 double gate_best_probe(void);

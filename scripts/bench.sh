@@ -5,7 +5,8 @@
 #     sh scripts/bench.sh --benchmark_list_tests
 #
 # Standard output is the benchmark's alone. TRIL_BENCH_SECONDS: the longest that one point may take (6). A pinned run
-# (taskset -c 1 sh scripts/bench.sh ...) is steadier. How to read it: docs/performance.md.
+# (taskset -c 1 sh scripts/bench.sh ...) is steadier; points for two threads (/t2) exist where there are two cores to run
+# on, and pin themselves. How to read it: docs/performance.md.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
