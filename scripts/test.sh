@@ -11,7 +11,7 @@ work=$top/build-test
 self=$top/scripts/test.sh
 
 # Stages in the order in which they start, the longest first; those of the second list use what the first built.
-first='gcc clang asan arm64 clang-O0 gcc-O0 clang-O2 gcc-O2 riscv64 format'
+first='gcc clang asan tsan arm64 clang-O0 gcc-O0 clang-O2 gcc-O2 riscv64 format'
 second='arm64-cortex-a53 arm64-cortex-a76 arm64-neoverse-n1 arm64-max
 x86-Nehalem x86-IvyBridge x86-Haswell x86-max,-fma x86-Haswell,-xsave x86-Haswell,-avx valgrind'
 
@@ -121,7 +121,7 @@ stage() {
     case $1 in
     gcc | clang)
         native
-        CC=$1 configure "$1" -Dtool=enabled -Dbench=enabled -Dneon_cross=enabled -Dsimde=enabled
+        CC=$1 configure "$1" -Dtool=enabled -Dbench=enabled -Dneon_cross=enabled -Dsimde=enabled -Dmpi=enabled
         run_tests "$1" all
         expect_tiers "$work/$1/tests/host/bits" "$TRIL_EXPECT_ISA" env
         ;;
@@ -147,6 +147,19 @@ stage() {
             fi
         done
         ;;
+    tsan)
+        native
+        export TRIL_TEST_SCALE=$slow
+        CC=clang configure tsan -Db_sanitize=thread -Db_lundef=false -Doptimization=1 -Ddebug=true -Dtool=disabled \
+            -Dbench=disabled -Dneon_cross=disabled -Dsimde=disabled -Dmpi=disabled
+        run_tests tsan team,merge,memory,same-bits
+        expect_tiers "$work/tsan/tests/host/bits" "$TRIL_EXPECT_ISA" env
+        if nm "$work/tsan/tests/host/bits" | grep -q __tsan_init; then
+            passed 1 '__tsan_init is there'
+        else
+            failed 1 'no __tsan_init: the sanitizer did not run'
+        fi
+        ;;
     arm64)
         sh scripts/cross.sh arm64 "$work/cross-arm64" || failed 1 'cross.sh arm64'
         configure arm64 --cross-file "$work/cross-arm64/cross.ini" -Dtool=disabled -Dbench=disabled -Dsimde=disabled
@@ -169,7 +182,7 @@ stage() {
         # memory and vec: qemu 7.2 reads and writes whole vectors where a masked move has lanes switched off, and so
         # faults at a guard page where a CPU does not. Natively the AVX2 tier runs both.
         what=dispatch,refuse,same-bits,special,bound
-        case $model in Nehalem | Haswell) what=$what,bits,properties,exp2,no-allocation ;; esac
+        case $model in Nehalem | Haswell) what=$what,bits,properties,exp2,no-allocation,team ;; esac
         run_tests gcc $what --logbase "$1" -t 4 --wrapper "qemu-x86_64 -cpu $model"
         expect_tiers "$work/gcc/tests/host/bits" "$isa" qemu-x86_64 -cpu "$model"
         ;;
