@@ -75,6 +75,17 @@ static tril_attention call = {sizeof(call),
 static void *workspace;
 static size_t workspace_bytes;
 
+/* Sees to it that the workspace is large enough for `call`. A new one is zeroed, and never again. */
+static void make_room(void)
+{
+    size_t bytes = 0;
+    check(tril_workspace(&call, threads, &bytes));
+    if (bytes <= workspace_bytes) return;
+    free(workspace);
+    workspace = calloc(1, bytes);
+    workspace_bytes = bytes;
+}
+
 static void member(int thread)
 {
     const tril_status status = tril_attend_team(&call, workspace, workspace_bytes, thread, threads);
@@ -108,17 +119,13 @@ int main(int argc, char **argv)
     threads = argc > 1 ? atoi(argv[1]) : 2;
     if (threads < 1 || threads > 256) return fputs("usage: threads [1 ... 256]\n", stderr), EXIT_FAILURE;
 
-    /* A workspace for the longest prompt over the longest cache serves every call; zeroed here and never again. */
-    now = (tril_seq){.q_len = TOKENS, .kv_len = TOKENS};
-    check(tril_workspace(&call, threads, &workspace_bytes));
-    workspace = calloc(1, workspace_bytes);
-
     for (int done = 0, next; done < TOKENS; done += next) {
         next = done == 0 ? PROMPT : 1;
         project(q[done], (size_t)next * HEADS * DIM); /* the layer's input: new queries, and the cache grows */
         project(k[done], (size_t)next * KV_HEADS * DIM);
         project(v[done], (size_t)next * KV_HEADS * DIM);
         now = (tril_seq){.q_first = done, .q_len = next, .kv_len = done + next};
+        make_room();
         parallel_for(threads, member); /* every thread comes to every call, so team_call can stay 0 */
     }
 
@@ -130,6 +137,7 @@ int main(int argc, char **argv)
 
     now = (tril_seq){.q_len = TOKENS, .kv_len = TOKENS}; /* all at once, on this thread */
     call.out.data = alone;
+    make_room(); /* a team's is enough for one */
     check(tril_attend(&call, workspace, workspace_bytes));
     free(workspace);
     const int team = !memcmp(out, alone, sizeof(out)), merge = !memcmp(merged, alone[TOKENS - 1], sizeof(merged));

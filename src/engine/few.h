@@ -176,20 +176,20 @@ static ALWAYS_INLINE void few_last_lanes(const int rows, const int left, const f
 #undef ROW
 }
 
-/* V_LANES keys x V_LANES dims (keys and dims of them real), transposed in registers. */
-static ALWAYS_INLINE void few_square(const char *k, const int64_t stride, const int keys, const int dims, vf t[V_LANES])
+/* V_LANES keys x V_LANES dims (dims of them real), transposed in registers. */
+static ALWAYS_INLINE void few_square(const char *k, const int64_t stride, const int dims, vf t[V_LANES])
 {
     UNROLL
     for (int i = 0; i < V_LANES; i++) {
-        const float *row = (const float *)(const void *)(k + (i < keys ? i : 0) * stride);
-        t[i] = i >= keys ? v_zero() : dims == V_LANES ? v_load(row) : v_load_part(row, dims);
+        const float *row = (const float *)(const void *)(k + i * stride);
+        t[i] = dims == V_LANES ? v_load(row) : v_load_part(row, dims);
     }
     v_transpose(t);
 }
 
-/* s[r][0 ... V_LANES - 1] = the scores of `rows` rows and V_LANES keys, `keys` of them real. */
+/* s[r][0 ... V_LANES - 1] = the scores of `rows` rows and V_LANES keys. */
 static ALWAYS_INLINE void few_dots(const int rows, const float *q, const int dims, const char *k, const int64_t stride,
-                                   const int keys, float *s, struct few_stream *stream)
+                                   float *s, struct few_stream *stream)
 {
     struct few_stream local = *stream; /* in registers */
     const size_t q_row = (size_t)dims;
@@ -200,12 +200,12 @@ static ALWAYS_INLINE void few_dots(const int rows, const float *q, const int dim
     EACH_ROW(DO)
 #undef DO
     for (; d + V_LANES <= dims; d += V_LANES) {
-        few_square(k + (size_t)d * sizeof(float), stride, keys, V_LANES, t);
+        few_square(k + (size_t)d * sizeof(float), stride, V_LANES, t);
         few_lanes(rows, q + d, q_row, t, acc);
         few_pull(&local, V_LANES * V_LANES / LINE_FLOATS);
     }
     if (d < dims) {
-        few_square(k + (size_t)d * sizeof(float), stride, keys, dims - d, t);
+        few_square(k + (size_t)d * sizeof(float), stride, dims - d, t);
         few_last_lanes(rows, dims - d, q + d, q_row, t, acc);
     }
 #define DO(r)                                                                                                          \
@@ -215,22 +215,13 @@ static ALWAYS_INLINE void few_dots(const int rows, const float *q, const int dim
     *stream = local;
 }
 
-/* n keys for a constant number of rows. */
-static ALWAYS_INLINE void few_dots_of(const int rows, const float *q, const int dims, const char *k,
-                                      const int64_t stride, int n, float *s, struct few_stream *stream)
-{
-    for (; n >= V_LANES; n -= V_LANES, k += V_LANES * stride, s += V_LANES)
-        few_dots(rows, q, dims, k, stride, V_LANES, s, stream);
-    if (n > 0) few_dots(rows, q, dims, k, stride, n, s, stream);
-}
-
 /* A function per number of rows. */
 #define DOTS_ARGS                                                                                                      \
-    const float *q, const int dims, const char *k, const int64_t stride, int n, float *s, struct few_stream *stream
+    const float *q, const int dims, const char *k, const int64_t stride, float *s, struct few_stream *stream
 #define DOTS(rows)                                                                                                     \
     static NOINLINE void few_dots_r##rows(DOTS_ARGS)                                                                   \
     {                                                                                                                  \
-        few_dots_of(rows, q, dims, k, stride, n, s, stream);                                                           \
+        few_dots(rows, q, dims, k, stride, s, stream);                                                                 \
     }
 DOTS(1)
 DOTS(2)
@@ -262,25 +253,27 @@ static void few_keys(const struct tril_job *job, const struct tril_task *task, i
     const float *q = ws + job->plan->q + (size_t)(head * rows) * (size_t)dims;
     float *s = ws + job->plan->s + (size_t)(head * rows) * FEW_ROW + (size_t)(key % TRIL_KEY_BLOCK);
     few_budget(stream, job, task, (int64_t)n * dims / LINE_FLOATS);
+    int done = 0;
     if (x->layout == TRIL_ROWS && rows <= TILE_ROWS) {
-        few_dots_by_rows[rows - 1](q, dims, (const char *)tril_row(x, task->token + key, task->head + head),
-                                   x->token_stride, n, s, stream);
-        return;
+        for (; done + V_LANES <= n; done += V_LANES)
+            few_dots_by_rows[rows - 1](q, dims, (const char *)tril_row(x, task->token + key + done, task->head + head),
+                                       x->token_stride, s + done, stream);
+        if (done == n) return;
     }
     struct tile_b panels = {ws + job->plan->k, PANEL, PANEL * (size_t)dims};
     if (x->layout == TRIL_PANELS) {
         panels.data = tril_panel(x, task->token + key, task->head + head);
         panels.panel_stride = (size_t)x->token_stride * PANEL / sizeof(float);
     } else {
-        pack_keys(job, task, task->head + head, key, n, ws + job->plan->k);
+        pack_keys(job, task, task->head + head, key + done, n - done, ws + job->plan->k);
     }
     for (int r = 0, group; r < rows; r += group) {
         group = few_group(rows - r);
-        for (int j = 0, width; j * V_LANES < n; j += width) {
-            width = tile_width((n + V_LANES - 1) / V_LANES - j);
+        for (int j = 0, width; done + j * V_LANES < n; j += width) {
+            width = tile_width((n - done + V_LANES - 1) / V_LANES - j);
             const struct tile_b b = {tile_b_at(&panels, j), panels.k_stride, panels.panel_stride};
             scores_by_vecs[width - 1](group, q + (size_t)r * (size_t)dims, (size_t)dims, b,
-                                      s + (size_t)r * FEW_ROW + j * V_LANES, FEW_ROW);
+                                      s + (size_t)r * FEW_ROW + done + j * V_LANES, FEW_ROW);
         }
     }
 }
@@ -312,9 +305,9 @@ static void few_softmax(const struct tril_job *job, const struct tril_task *task
     }
 }
 
-/* Goes on with chains that lie in o: row r takes part for k ... end[r] - 1, end ascending; b begins at k. */
+/* Goes on with chains that lie in o, over keys k ... end - 1; b begins at k. */
 static ALWAYS_INLINE void few_more(const int rows, const int vecs, const float *p, struct tile_b b, size_t k,
-                                   const size_t *end, float *o, const size_t o_row, struct few_stream *stream)
+                                   const size_t end, float *o, const size_t o_row, struct few_stream *stream)
 {
     struct few_stream local = *stream;
     tile_acc acc;
@@ -322,16 +315,12 @@ static ALWAYS_INLINE void few_more(const int rows, const int vecs, const float *
     if (r < rows) row_load(vecs, acc[r], o + r * o_row);
     EACH_ROW(DO)
 #undef DO
-    for (size_t to; k < end[0]; k = to) { /* all rows */
-        to = end[0] - k < 4 ? end[0] : k + 4;
+    for (size_t to; k < end; k = to) {
+        to = end - k < 4 ? end : k + 4;
         tile_section(0, rows, vecs, p, FEW_ROW, &b, k, to, acc);
         few_pull(&local, 4 * vecs * V_LANES / LINE_FLOATS);
     }
     *stream = local;
-#define DO(r)                                                                                                          \
-    if (r > 0 && r < rows) k = tile_section(r, rows, vecs, p, FEW_ROW, &b, k, end[r], acc);
-    EACH_ROW(DO)
-#undef DO
 #define DO(r)                                                                                                          \
     if (r < rows) row_store(vecs, acc[r], o + r * o_row);
     EACH_ROW(DO)
@@ -339,7 +328,7 @@ static ALWAYS_INLINE void few_more(const int rows, const int vecs, const float *
 }
 
 #define MORE_ARGS                                                                                                      \
-    const int rows, const float *p, struct tile_b b, size_t k, const size_t *end, float *o, size_t o_row,              \
+    const int rows, const float *p, struct tile_b b, size_t k, size_t end, float *o, size_t o_row,                     \
         struct few_stream *stream
 
 static ALWAYS_INLINE void more_of(const int vecs, MORE_ARGS)
@@ -381,9 +370,10 @@ static void (*const more_by_vecs[])(MORE_ARGS) = {
 #endif
 };
 
-/* The chains of one head's rows r ... r+n-1 over keys k ... of the block, up to end. */
+/* The chains of n rows of one head over keys k ... end - 1 of the block. v: the row of key k; tail: its last columns
+ * and the next keys', or null. */
 static void few_chain(const struct tril_job *job, const float *v, size_t v_stride, const float *tail, size_t k,
-                      const size_t *end, int n, const float *p, float *o, struct few_stream *stream)
+                      size_t end, int n, const float *p, float *o, struct few_stream *stream)
 {
     const size_t o_row = (size_t)job->plan->v_row;
     const int vecs = job->call->v_dim / V_LANES;
@@ -395,6 +385,20 @@ static void few_chain(const struct tril_job *job, const float *v, size_t v_strid
     if (tail != NULL) {
         const struct tile_b b = {tail, PANEL, PANEL};
         more_v1(n, p, b, k, end, o + vecs * V_LANES, o_row, stream);
+    }
+}
+
+/* The same where rows see different numbers of keys, row_end ascending: first what all of them see. */
+static void few_triangle(const struct tril_job *job, const float *v, size_t v_stride, const float *tail, size_t k,
+                         size_t end, const int *row_end, int n, const float *p, float *o, struct few_stream *stream)
+{
+    const size_t least = (size_t)row_end[0] < k ? k : (size_t)row_end[0] < end ? (size_t)row_end[0] : end;
+    if (least > k) few_chain(job, v, v_stride, tail, k, least, n, p, o, stream);
+    for (int i = 1; i < n; i++) {
+        const size_t own = (size_t)row_end[i] < end ? (size_t)row_end[i] : end;
+        if (own > least)
+            few_chain(job, v + (least - k) * v_stride, v_stride, tail == NULL ? NULL : tail + (least - k) * PANEL,
+                      least, own, 1, p + (size_t)i * FEW_ROW, o + i * job->plan->v_row, stream);
     }
 }
 
@@ -422,11 +426,9 @@ static void few_values(const struct tril_job *job, const struct tril_task *task,
             for (int r = 0, group; r < rows; r += group) {
                 const size_t row = (size_t)(head * rows + r);
                 group = few_group(rows - r);
-                size_t end[TILE_ROWS];
-                for (int i = 0; i < group; i++)
-                    end[i] = row_end[row + (size_t)i] < k + n ? (size_t)row_end[row + (size_t)i] : (size_t)(k + n);
-                few_chain(job, v, (size_t)x->token_stride / sizeof(float), whole < dims ? packed : NULL, (size_t)k, end,
-                          group, ws + plan->s + row * FEW_ROW, o + row * (size_t)plan->v_row, stream);
+                few_triangle(job, v, (size_t)x->token_stride / sizeof(float), whole < dims ? packed : NULL, (size_t)k,
+                             (size_t)(k + n), row_end + row, group, ws + plan->s + row * FEW_ROW,
+                             o + row * (size_t)plan->v_row, stream);
             }
         }
     }
