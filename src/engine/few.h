@@ -22,6 +22,7 @@
 
 /* And some floats more: 100 ns of latency at full bandwidth. */
 #define FEW_AHEAD (16 * 1024)
+_Static_assert(FEW_STEP % PANEL == 0, "steps are whole panels");
 
 static int few_rows_of(const struct tril_job *job, const struct tril_task *task)
 {
@@ -67,17 +68,36 @@ struct few_stream {
 
 #define LINE_BYTES (LINE_FLOATS * (int64_t)sizeof(float))
 
+/* Tokens of a run, and its lines: the rows of all heads of one token, or of 16 in panels. */
+static int few_run_tokens(const tril_tensor *x)
+{
+    return x->layout == TRIL_PANELS ? PANEL : 1;
+}
+
+static int64_t few_run_lines(const tril_tensor *x, int dims, int64_t heads)
+{
+    const int64_t bytes = (heads - 1) * x->head_stride + (int64_t)sizeof(float) * dims * few_run_tokens(x);
+    return (bytes + LINE_BYTES - 1) / LINE_BYTES;
+}
+
+/* One head's share of the lines of n tokens. */
+static int64_t few_share(const tril_tensor *x, int dims, const struct tril_task *task, int64_t head, int n)
+{
+    const int tokens = few_run_tokens(x);
+    const int64_t lines = few_run_lines(x, dims, task->heads) * ((n + tokens - 1) / tokens);
+    return lines * (head + 1) / task->heads - lines * head / task->heads;
+}
+
 /* The keys or the values of the block at s->first. */
 static void few_stream_block(struct few_stream *s, const struct tril_job *job, const struct tril_task *task)
 {
     const tril_tensor *x = s->values ? &job->call->v : &job->call->k;
-    const int64_t keys = few_keys_of(task, s->first), tokens = x->layout == TRIL_PANELS ? PANEL : 1;
-    const int64_t row = (s->values ? job->call->v_dim : job->call->qk_dim) * (int64_t)sizeof(float) * tokens;
-    const int64_t bytes = (task->heads - 1) * x->head_stride + row, lines = (bytes + LINE_BYTES - 1) / LINE_BYTES;
+    const int tokens = few_run_tokens(x);
+    const int64_t lines = few_run_lines(x, s->values ? job->call->v_dim : job->call->qk_dim, task->heads);
     s->p = (const char *)tril_row(x, task->token + s->first, task->head);
     s->left = s->run = (int)lines;
     s->gap = tokens * x->token_stride - lines * LINE_BYTES;
-    s->block_left = (keys + tokens - 1) / tokens * lines;
+    s->block_left = (few_keys_of(task, s->first) + tokens - 1) / tokens * lines;
 }
 
 /* n lines, or none where fewer are allowed. */
@@ -121,10 +141,12 @@ static void few_budget(struct few_stream *s, const struct tril_job *job, const s
 
 static void few_open(struct few_stream *s, const struct tril_job *job, const struct tril_task *task)
 {
-    const int64_t qk = job->call->qk_dim, v = job->weights == NULL ? job->call->v_dim : 0;
+    const tril_tensor *k = &job->call->k;
     *s = (struct few_stream){.first = task->first};
     few_stream_block(s, job, task);
-    few_budget(s, job, task, ((qk > v ? qk : v) * task->heads * FEW_STEP + FEW_AHEAD) / LINE_FLOATS);
+    few_budget(s, job, task,
+               few_run_lines(k, job->call->qk_dim, task->heads) * (FEW_STEP / few_run_tokens(k)) +
+                   FEW_AHEAD / LINE_FLOATS);
     few_budget(s, job, task, 0);
 }
 
@@ -252,7 +274,7 @@ static void few_keys(const struct tril_job *job, const struct tril_task *task, i
     const int dims = job->call->qk_dim, rows = few_rows_of(job, task);
     const float *q = ws + job->plan->q + (size_t)(head * rows) * (size_t)dims;
     float *s = ws + job->plan->s + (size_t)(head * rows) * FEW_ROW + (size_t)(key % TRIL_KEY_BLOCK);
-    few_budget(stream, job, task, (int64_t)n * dims / LINE_FLOATS);
+    few_budget(stream, job, task, few_share(x, dims, task, head, n));
     int done = 0;
     if (x->layout == TRIL_ROWS && rows <= TILE_ROWS) {
         for (; done + V_LANES <= n; done += V_LANES)
@@ -416,7 +438,7 @@ static void few_values(const struct tril_job *job, const struct tril_task *task,
         const int n = keys - k < FEW_STEP ? keys - k : FEW_STEP;
         for (int64_t head = 0; head < task->heads; head++) {
             const float *v = tril_row(x, task->token + first + k, task->head + head);
-            few_budget(stream, job, task, (int64_t)n * dims / LINE_FLOATS);
+            few_budget(stream, job, task, few_share(x, dims, task, head, n));
             if (whole < dims) { /* the last columns, so that nothing past a row's end is read */
                 for (int i = 0; i < n; i++)
                     v_store(packed + i * PANEL,
