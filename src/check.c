@@ -376,6 +376,7 @@ tril_status tril_check_call(const tril_attention *call, enum tril_operation oper
                                        to->last_rows != 0 || c->flags != 0 || has_key_range(c)))
         return TRIL_ERR_UNSUPPORTED;
     if (operation == TRIL_SIZING || operation == TRIL_SIZING_WEIGHTS) return TRIL_OK;
+    if (checked->query_tokens == 0) return TRIL_OK; /* no tensor is touched */
 
     const int64_t parts = blockwise ? blocks : 1;
     TRY(check_tensor(&c->q, checked->query_tokens, c->q_heads, c->qk_dim, false, checked));
