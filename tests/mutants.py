@@ -115,8 +115,6 @@ ENGINE = [
      '(job->call->flags & TRIL_UNNORMALISED) == 0'),
     ('raw_block_0', 'engine/attend.h', 'alone && first > 0 ? -0.0f', 'alone ? -0.0f'),
     ('raw_block_0_of_few', 'engine/attend.h', 'first == 0 && d < dims', 'first < 0 && d < dims'),
-    ('closes_what_sees_nothing', 'engine/attend.h', 'if (row.visible > task->first)',
-     'if (row.visible >= task->first)'),
     ('alone_keeps_the_maximum', 'engine/attend.h', 'row_max[i] = max[i];',
      'row_max[i] = row_max[i] > max[i] ? row_max[i] : max[i];'),
     ('fold_reversed', 'engine/few.h', 'for (int i = 0; i < n; i++) {\n        float old, fresh;',
