@@ -157,7 +157,7 @@ typedef struct tril_seq {
 /* One call. Zero it, set struct_size, then the fields that are wanted. */
 typedef struct tril_attention {
     size_t struct_size; /* sizeof(tril_attention); later versions append fields, older callers stay valid */
-    uint32_t flags;     /* TRIL_UNNORMALISED or 0 */
+    uint32_t flags;     /* TRIL_UNNORMALISED, also with TRIL_BLOCKWISE; or 0 */
     tril_math math;
 
     int32_t q_heads;  /* query heads, 1 ... 65536, a multiple of kv_heads */
@@ -170,8 +170,8 @@ typedef struct tril_attention {
     tril_tensor v;  /* [token][kv_heads][v_dim] */
     tril_out out;   /* [token][q_heads][v_dim]; may be exactly q's memory, any other overlap is refused */
     float *row_max; /* optional, [token][q_heads]: the largest visible t, see below; -inf where no key is visible */
-    float *row_sum; /* optional, [token][q_heads]: the sum of 2^(t - row_max); 0 where no key is visible (or all visible
-                     * scores are -inf), NaN for a row with a NaN or +inf score */
+    float *row_sum; /* optional, [token][q_heads]: the sum of 2^(t - row_max); 0 where no key is visible (-0 with
+                     * TRIL_UNNORMALISED) or all visible scores are -inf, NaN for a row with a NaN or +inf score */
 
     const tril_seq *seqs; /* n_seqs of them, ascending in q_first, their query rows disjoint */
     int64_t n_seqs;       /* 0 ... 2^31 - 1; 0 is nothing to do */
@@ -179,9 +179,10 @@ typedef struct tril_attention {
 
     /* TRIL_BLOCKWISE, else 0. Part b of a sequence, the keys of its block key_begin / TRIL_KEY_BLOCK + b, has its O at
      * out.data + b * out_part_stride, and its row statistics (then not optional) at row_max and row_sum +
-     * b * statistics_part_stride. Every part has the extent of a whole result. out may not be q. */
+     * b * statistics_part_stride. Each part reaches as far as a whole result; out.bytes is the extent of all of them.
+     * out may not be q. */
     int64_t out_part_stride;        /* bytes */
-    int64_t statistics_part_stride; /* floats, at least the rows of q times q_heads */
+    int64_t statistics_part_stride; /* floats, at least q_heads times the largest q_first + q_len */
 
     /* tril_*_team(): which call this is: the same number on each of its threads, one that no earlier call had in this
      * workspace, 1 ... 2^62: say a counter. 0: the library counts by itself, which needs every thread 0 ... threads - 1
@@ -233,7 +234,8 @@ typedef struct tril_weights_out {
  * tensors' pointers and extents are not looked at and may still be null; everything else of the call is checked as
  * there. The size depends on the tier in use (ask again after tril_force_isa()). For one thread it never shrinks when
  * lengths or the batch grow. A team may need more for one long sequence, whose keys it splits, than for a batch; so ask
- * for each call, or take the largest answer. v_dim may be 0 where only weights are wanted; v and out are then ignored.
+ * for each call, or take the largest answer. A team's size also serves tril_attend() and tril_weights() of the
+ * same call. v_dim may be 0 where only weights are wanted; v and out are then ignored.
  * threads: 1 ... 256.
  * Errors: NULL (call, bytes or seqs), STRUCT, SHAPE, DTYPE, PARAM, OVERFLOW, UNSUPPORTED; *bytes is then left alone. */
 TRIL_API tril_status tril_workspace(const tril_attention *call, int threads, size_t *bytes);
@@ -280,8 +282,8 @@ typedef struct tril_partial {
  * rows >= 0, n >= 1, 1 <= dim <= TRIL_MAX_HEAD_DIM. out: [rows][dim], out_row_stride bytes apart; it may be the first
  * part's out with the same stride, row_max and row_sum (each optional) the first part's; any other overlap is not
  * allowed and not looked for. flags: TRIL_UNNORMALISED to leave out the division, so that the result can be merged
- * again, as a first part; else 0. Where a row sees no key at all, out is 0.
- * Errors: NULL, STRUCT (a flag), SHAPE, STRIDE, ALIGN, OVERFLOW. */
+ * again, as a first part; else 0. A first part without any key (row_max -inf, row_sum -0) is a beginning to fold onto.
+ * Where a row sees no key at all, out is 0. Errors: NULL, STRUCT (a flag), SHAPE, STRIDE, ALIGN, OVERFLOW. */
 TRIL_API tril_status tril_merge(const tril_partial *parts, int64_t n, int64_t rows, int64_t dim, uint32_t flags,
                                 float *out, int64_t out_row_stride, float *row_max, float *row_sum);
 

@@ -155,7 +155,7 @@ stage() {
         export TRIL_TEST_SCALE=$slow
         CC=clang configure tsan -Db_sanitize=thread -Db_lundef=false -Doptimization=1 -Ddebug=true -Dtool=disabled \
             -Dbench=disabled -Dneon_cross=disabled -Dsimde=disabled -Dmpi=disabled
-        run_tests tsan team,merge,memory,same-bits
+        run_tests tsan team,merge,memory,same-bits,example-threads-3
         expect_tiers "$work/tsan/tests/host/bits" "$TRIL_EXPECT_ISA" env
         if nm "$work/tsan/tests/host/bits" | grep -q __tsan_init; then
             passed 1 '__tsan_init is there'
