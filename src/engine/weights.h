@@ -271,6 +271,7 @@ static void weights_few(const struct tril_job *job, const struct tril_task *task
 static void weights_task(const struct tril_job *job, const struct tril_task *task, float *ws)
 {
     weights_blind(job, task, (size_t)tril_task_rows(job, task));
+    if (task->first >= task->keys) return; /* there may be no key in memory at all */
     if (task->few)
         weights_few(job, task, ws);
     else
