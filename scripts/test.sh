@@ -140,7 +140,7 @@ stage() {
         export TRIL_TEST_SCALE=$slow
         # Without pointer-overflow: in the unrolled tiles its checks take clang 14 six minutes to compile.
         CC=clang configure asan -Db_sanitize=address,undefined -Db_lundef=false -Doptimization=1 -Ddebug=true \
-            -Dc_args=-fno-sanitize-recover=all,-fno-sanitize=pointer-overflow -Dmutants=disabled -Dtool=enabled -Dbench=disabled -Dneon_cross=disabled
+            "-Dc_args=-fno-sanitize-recover=all -fno-sanitize=pointer-overflow" -Dmutants=disabled -Dtool=enabled -Dbench=disabled -Dneon_cross=disabled
         run_tests asan executables
         expect_tiers "$work/asan/tests/host/bits" "$TRIL_EXPECT_ISA" env
         for runtime in __asan_init __ubsan_handle_out_of_bounds; do
