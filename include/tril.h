@@ -242,7 +242,8 @@ TRIL_API tril_status tril_workspace(const tril_attention *call, int threads, siz
 
 /* O = softmax(scale * Q K^T + causal mask) V for every sequence of the call, on the calling thread alone, and the row
  * statistics where asked for. workspace: `bytes` bytes, of any content and alignment, not shared with a concurrent
- * call; null with 0 bytes is fine where there is nothing to do. Returns TRIL_OK or any error above. */
+ * call; null with 0 bytes is fine where there is nothing to do, and no tensor is looked at then. Returns TRIL_OK or any
+ * error above. */
 TRIL_API tril_status tril_attend(const tril_attention *call, void *workspace, size_t bytes);
 
 /* A = softmax(scale * Q K^T + causal mask), in the form and place that `to` says. v, out and v_dim of the call are

@@ -229,35 +229,18 @@ static tril_status check_seqs(const tril_attention *call, int64_t *query_tokens,
     return TRIL_OK;
 }
 
-/* K, or a K cache, in panels: 16 tokens stand for one row of theirs. */
-static tril_status check_panels(const tril_tensor *x, int64_t tokens, int64_t heads, int64_t dim, bool written,
-                                struct tril_checked *checked)
+/* In panels 16 tokens stand for one row of theirs. */
+static tril_status check_tensor(const tril_tensor *x, int64_t tokens, int64_t heads, int64_t dim, bool may_repeat,
+                                bool written, struct tril_checked *checked)
 {
+    const int64_t together = x->layout == TRIL_PANELS ? TRIL_PANEL : 1, element = (int64_t)sizeof(float);
     int64_t stride;
     if (x->token_stride < 0) return TRIL_ERR_STRIDE;
-    if (x->token_stride % (int64_t)sizeof(float) != 0) return TRIL_ERR_ALIGN;
-    TRY(mul_add(x->token_stride, TRIL_PANEL, 0, &stride));
-    const struct rows rows = {
-        x->data,  x->bytes,       (tokens + TRIL_PANEL - 1) / TRIL_PANEL,    stride,
-        heads,    x->head_stride, dim * (int64_t)sizeof(float) * TRIL_PANEL, (int64_t)sizeof(float),
-        !written, written};
-    return check_rows(&rows, checked);
-}
-
-static tril_status check_tensor(const tril_tensor *x, int64_t tokens, int64_t heads, int64_t dim, bool may_repeat,
-                                struct tril_checked *checked)
-{
-    if (x->layout == TRIL_PANELS) return check_panels(x, tokens, heads, dim, false, checked);
-    const struct rows rows = {x->data,
-                              x->bytes,
-                              tokens,
-                              x->token_stride,
-                              heads,
-                              x->head_stride,
-                              dim * (int64_t)sizeof(float),
-                              (int64_t)sizeof(float),
-                              may_repeat,
-                              false};
+    if (x->token_stride % element != 0) return TRIL_ERR_ALIGN;
+    TRY(mul_add(x->token_stride, together, 0, &stride));
+    const struct rows rows = {x->data,    x->bytes,       (tokens + together - 1) / together, stride,
+                              heads,      x->head_stride, dim * element * together,           element,
+                              may_repeat, written};
     return check_rows(&rows, checked);
 }
 
@@ -379,10 +362,10 @@ tril_status tril_check_call(const tril_attention *call, enum tril_operation oper
     if (checked->query_tokens == 0) return TRIL_OK; /* no tensor is touched */
 
     const int64_t parts = blockwise ? blocks : 1;
-    TRY(check_tensor(&c->q, checked->query_tokens, c->q_heads, c->qk_dim, false, checked));
-    TRY(check_tensor(&c->k, key_tokens, c->kv_heads, c->qk_dim, true, checked));
+    TRY(check_tensor(&c->q, checked->query_tokens, c->q_heads, c->qk_dim, false, false, checked));
+    TRY(check_tensor(&c->k, key_tokens, c->kv_heads, c->qk_dim, true, false, checked));
     if (operation == TRIL_ATTENDING) {
-        TRY(check_tensor(&c->v, key_tokens, c->kv_heads, c->v_dim, true, checked));
+        TRY(check_tensor(&c->v, key_tokens, c->kv_heads, c->v_dim, true, false, checked));
         TRY(check_out(&c->out, checked->query_tokens, c->q_heads, c->v_dim, parts, c->out_part_stride, checked));
     } else {
         TRY(check_weights(checked, checked));
@@ -446,21 +429,7 @@ tril_status tril_check_append(const tril_tensor *cache, int64_t at, const tril_t
     if (at > MAX_FIRST || from_token > MAX_FIRST) return TRIL_ERR_OVERFLOW;
     if (unbuilt_tensor(cache) || unbuilt_tensor(from)) return TRIL_ERR_UNSUPPORTED;
     const int64_t reach = tokens == 0 ? 0 : at + tokens, from_reach = tokens == 0 ? 0 : from_token + tokens;
-    TRY(check_tensor(from, from_reach, kv_heads, dim, true, &checked));
-    if (cache->layout == TRIL_PANELS) {
-        TRY(check_panels(cache, reach, kv_heads, dim, true, &checked));
-    } else {
-        const struct rows rows = {cache->data,
-                                  cache->bytes,
-                                  reach,
-                                  cache->token_stride,
-                                  kv_heads,
-                                  cache->head_stride,
-                                  dim * (int64_t)sizeof(float),
-                                  (int64_t)sizeof(float),
-                                  false,
-                                  true};
-        TRY(check_rows(&rows, &checked));
-    }
+    TRY(check_tensor(from, from_reach, kv_heads, dim, true, false, &checked));
+    TRY(check_tensor(cache, reach, kv_heads, dim, false, true, &checked));
     return checked.n_regions == 2 && overlap(&checked.regions[0], &checked.regions[1]) ? TRIL_ERR_ALIAS : TRIL_OK;
 }

@@ -51,15 +51,10 @@ struct tril_kernels {
 extern const struct tril_kernels tril_kernels_scalar, tril_kernels_avx2, tril_kernels_avx512, tril_kernels_neon;
 
 /* Where things lie; shared by every tier, the oracle too, since they are the interface and not arithmetic. */
+/* (token, head): its row, or, in panels, the panel that begins with the token, a multiple of 16. */
 static inline const float *tril_row(const tril_tensor *x, int64_t token, int64_t head)
 {
     return (const float *)(const void *)((const char *)x->data + token * x->token_stride + head * x->head_stride);
-}
-
-/* TRIL_PANELS: the panel of tokens token ... token + 15, a multiple of 16. */
-static inline const float *tril_panel(const tril_tensor *x, int64_t token, int64_t head)
-{
-    return tril_row(x, token, head);
 }
 
 static inline float *tril_out_row(const tril_out *x, int64_t token, int64_t head)

@@ -80,7 +80,7 @@ static const float *key_at(const struct tril_job *job, const struct tril_task *t
     const int64_t token = task->token + key;
     if (k->layout == TRIL_PANELS) {
         *stride = TRIL_PANEL;
-        return tril_panel(k, token / TRIL_PANEL * TRIL_PANEL, head) + token % TRIL_PANEL;
+        return tril_row(k, token / TRIL_PANEL * TRIL_PANEL, head) + token % TRIL_PANEL;
     }
     *stride = 1;
     return tril_row(k, token, head);

@@ -178,7 +178,7 @@ tril_status tril_append(const tril_tensor *cache, int64_t at, const tril_tensor 
             const float *row = tril_row(from, from_token + i, head);
             const int64_t token = at + i;
             if (cache->layout == TRIL_PANELS) {
-                float *to = (float *)tril_panel(cache, token - token % TRIL_PANEL, head) + token % TRIL_PANEL;
+                float *to = (float *)tril_row(cache, token - token % TRIL_PANEL, head) + token % TRIL_PANEL;
                 for (int d = 0; d < dim; d++)
                     to[d * TRIL_PANEL] = row[d];
             } else {

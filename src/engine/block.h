@@ -40,7 +40,7 @@ static struct tile_b block_panels(const struct tril_job *job, const struct tril_
 {
     const tril_tensor *k = &job->call->k;
     if (k->layout == TRIL_PANELS)
-        return (struct tile_b){tril_panel(k, task->token + first, task->head), PANEL,
+        return (struct tile_b){tril_row(k, task->token + first, task->head), PANEL,
                                (size_t)k->token_stride * PANEL / sizeof(float)};
     pack_keys(job, task, task->head, first, keys, to);
     return (struct tile_b){to, PANEL, PANEL * (size_t)job->call->qk_dim};
@@ -142,11 +142,11 @@ static void (*const fold_by_vecs[])(FOLD_ARGS) = {
 
 _Static_assert(sizeof(scores_by_vecs) / sizeof(scores_by_vecs[0]) == TILE_VECS, "a function per tile width");
 
-/* The next tile's width where `left` vectors remain: as even as can be, since a narrow last tile would starve the fma
- * units. */
-static int tile_width(int left)
+/* How many of `left` vectors or rows the next tile takes, `most` at once: as even as can be, since a narrow last tile
+ * would starve the fma units. */
+static int tile_share(int left, int most)
 {
-    const int tiles = (left + TILE_VECS - 1) / TILE_VECS;
+    const int tiles = (left + most - 1) / most;
     return (left + tiles - 1) / tiles;
 }
 
@@ -167,7 +167,7 @@ static void block_scores(const struct tril_job *job, const struct block *block, 
     const struct tile_b keys = block->panels;
     const int vecs = ((int)end[n - 1] + V_LANES - 1) / V_LANES;
     for (int j = 0; j < vecs;) {
-        const int width = tile_width(vecs - j);
+        const int width = tile_share(vecs - j, TILE_VECS);
         const struct tile_b b = {tile_b_at(&keys, j), keys.k_stride, keys.panel_stride};
         scores_by_vecs[width - 1](n, ws + job->plan->q + r * dims, dims, b, s + j * V_LANES, TRIL_SCORE_ROW);
         j += width;
@@ -195,7 +195,7 @@ static void block_fold(const struct tril_job *job, int n, const float *ws, const
     const struct tril_plan *plan = job->plan;
     const int vecs = (int)plan->v_row / V_LANES;
     for (int j = 0; j < vecs;) {
-        const int width = tile_width(vecs - j);
+        const int width = tile_share(vecs - j, TILE_VECS);
         const struct tile_b b = {tile_b_at(&values, j), values.k_stride, values.panel_stride};
         fold_by_vecs[width - 1](n, ws + plan->s, b, end, o + j * V_LANES, (size_t)plan->v_row, old, fresh);
         j += width;

@@ -29,13 +29,6 @@ static int few_rows_of(const struct tril_job *job, const struct tril_task *task)
     return (int)(task->queries * job->plan->group); /* of one K/V head */
 }
 
-/* How many of `left` rows the next tile takes: as even as can be, so that the last one has chains enough. */
-static int few_group(int left)
-{
-    const int groups = (left + TILE_ROWS - 1) / TILE_ROWS;
-    return (left + groups - 1) / groups;
-}
-
 static void few_begin(const struct tril_job *job, const struct tril_task *task, float *ws)
 {
     const int rows = (int)tril_task_rows(job, task), dims = job->call->qk_dim;
@@ -284,15 +277,15 @@ static void few_keys(const struct tril_job *job, const struct tril_task *task, i
     }
     struct tile_b panels = {ws + job->plan->k, PANEL, PANEL * (size_t)dims};
     if (x->layout == TRIL_PANELS) {
-        panels.data = tril_panel(x, task->token + key, task->head + head);
+        panels.data = tril_row(x, task->token + key, task->head + head);
         panels.panel_stride = (size_t)x->token_stride * PANEL / sizeof(float);
     } else {
         pack_keys(job, task, task->head + head, key + done, n - done, ws + job->plan->k);
     }
     for (int r = 0, group; r < rows; r += group) {
-        group = few_group(rows - r);
+        group = tile_share(rows - r, TILE_ROWS);
         for (int j = 0, width; done + j * V_LANES < n; j += width) {
-            width = tile_width((n - done + V_LANES - 1) / V_LANES - j);
+            width = tile_share((n - done + V_LANES - 1) / V_LANES - j, TILE_VECS);
             const struct tile_b b = {tile_b_at(&panels, j), panels.k_stride, panels.panel_stride};
             scores_by_vecs[width - 1](group, q + (size_t)r * (size_t)dims, (size_t)dims, b,
                                       s + (size_t)r * FEW_ROW + done + j * V_LANES, FEW_ROW);
@@ -400,7 +393,7 @@ static void few_chain(const struct tril_job *job, const float *v, size_t v_strid
     const size_t o_row = (size_t)job->plan->v_row;
     const int vecs = job->call->v_dim / V_LANES;
     for (int j = 0, width; j < vecs; j += width) {
-        width = tile_width(vecs - j);
+        width = tile_share(vecs - j, TILE_VECS);
         const struct tile_b b = {v + j * V_LANES, v_stride, PANEL}; /* a row's panels follow each other */
         more_by_vecs[width - 1](n, p, b, k, end, o + j * V_LANES, o_row, stream);
     }
@@ -447,7 +440,7 @@ static void few_values(const struct tril_job *job, const struct tril_task *task,
             }
             for (int r = 0, group; r < rows; r += group) {
                 const size_t row = (size_t)(head * rows + r);
-                group = few_group(rows - r);
+                group = tile_share(rows - r, TILE_ROWS);
                 few_triangle(job, v, (size_t)x->token_stride / sizeof(float), whole < dims ? packed : NULL, (size_t)k,
                              (size_t)(k + n), row_end + row, group, ws + plan->s + row * FEW_ROW,
                              o + row * (size_t)plan->v_row, stream);
