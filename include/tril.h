@@ -8,14 +8,14 @@
  * tokens before it, and zero above the diagonal. The library asks nothing of its host: it starts no thread, allocates
  * nothing, prints nothing, never aborts and changes no floating-point control state (rounding, traps, flush-to-zero).
  *
- * One answer. In math mode TRIL_MATH_F32 the bits of a result row depend on its query, its visible keys and values and
+ * One answer. In either math mode the bits of a result row depend on its query, its visible keys and values and
  * the scale alone: not on the instruction set, the number of threads, the batch, the chunking of the prompt, strides or
  * alignment. (Outside this promise: the payload of a NaN, a rounding mode other than to nearest, and subnormal values
  * when the caller has switched on flush-to-zero.) docs/contract.md gives the order of every operation.
  *
  * Conventions. A size is in elements unless its name or comment says bytes; strides and extents are in bytes. Every
  * function may be called from any number of threads at once, as long as two calls do not share a workspace or an
- * output; tril_force_isa() is the one exception. Every error is found before the first byte is written.
+ * output; tril_force_isa() is the one exception. Every error is found before the first byte of a result is written.
  *
  * "Not built yet" marks what this version declares but answers with TRIL_ERR_UNSUPPORTED. A zeroed field never asks
  * for such a thing.
@@ -73,21 +73,26 @@ typedef enum tril_status {
     TRIL_STATUS_COUNT     /* how many codes there are; never returned */
 } tril_status;
 
-/* How one element is stored. Q, K, V and outputs: F32 in this version; the others are not built yet. */
+/* How one element is stored. Q and the output of tril_attend*(): F32, F16 or BF16; K and V: any, each its own. What is
+ * stored becomes f32 without rounding, but for I8, where the product scale * value is rounded once; from there on a
+ * result does not depend on how its operands are stored. */
 typedef enum tril_dtype {
     TRIL_F32 = 0, /* IEEE binary32, 4 bytes */
     TRIL_F16,     /* IEEE binary16, 2 bytes */
     TRIL_BF16,    /* the upper half of a binary32, 2 bytes */
-    TRIL_I8,      /* K and V: signed byte, times one f32 scale per token and head */
-    TRIL_Q8_0,    /* K and V: 34-byte blocks of 32 values, as GGUF files keep them: an f16 scale, 32 signed bytes */
-    TRIL_Q4_0,    /* K and V: 18-byte blocks of 32 values, as GGUF files keep them: an f16 scale, 32 nibbles */
+    TRIL_I8,      /* a signed byte, times one f32 scale per token and head: see tril_tensor.scales */
+    TRIL_Q8_0,    /* 34-byte blocks of 32 values along the head, as GGUF files keep them: an f16 scale, 32 signed bytes.
+                   * The head size is a multiple of 32. */
+    TRIL_Q4_0,    /* 18-byte blocks of 32 values, likewise: an f16 scale, 16 bytes; byte i holds value i in its lower
+                   * and value i + 16 in its upper half, each plus 8 */
     TRIL_DTYPE_COUNT
 } tril_dtype;
 
 /* How the elements of one token and head lie. */
 typedef enum tril_layout {
     TRIL_ROWS = 0, /* the head's elements are contiguous: [token][head][dim], with the strides of tril_tensor */
-    TRIL_PANELS,   /* K only: per head [token/16][dim][16], so that 16 keys lie side by side for each dim */
+    TRIL_PANELS,   /* K of F32, F16, BF16 or I8: per head [token/16][dim][16], so that 16 keys lie side by side for each
+                    * dim; the scales of I8 lie as with ROWS */
     TRIL_LAYOUT_COUNT
 } tril_layout;
 
@@ -95,17 +100,26 @@ typedef enum tril_layout {
  * data + t / 16 * 16 * token_stride + h * head_stride + (i * 16 + t % 16) * size_of_element. Sequences begin at a
  * multiple of 16 (kv_first), and the extent covers the last panel to its end; what stands there for tokens past kv_len
  * is read and has no influence on any result. tril_append() fills such a cache. Attention reads it as it is, where
- * rows have to be transposed first. */
+ * rows have to be transposed first.
+ *
+ * Pages. With block_tokens above 0 a sequence's keys and values lie in blocks of so many tokens, a multiple of 16,
+ * which its table names: the key at position p lies in block blocks[p / block_tokens], and there where token p %
+ * block_tokens would lie without pages, counted from data + blocks[p / block_tokens] * block_stride (scales likewise).
+ * K and V have the same tables; each has its own block_stride. The extents cover all of n_blocks blocks. */
 
 /* What is multiplied. The caller chooses; the library never does so by itself. */
 typedef enum tril_math {
     TRIL_MATH_F32 = 0, /* everything in f32, exact to the contract */
-    TRIL_MATH_BF16,    /* q, k and the weights rounded to bf16, sums in f32; not built yet */
+    TRIL_MATH_BF16,    /* q, k, v and the weights rounded to bf16, in pairs, sums in f32: the bits of vdpbf16ps, which
+                        * the tier avx512bf16 uses. Other tiers emulate it, slower than F32. Few rows are not read as
+                        * fast as in F32: it is for prompts. */
     TRIL_MATH_COUNT
 } tril_math;
 
 /* One operand where the host keeps it. Element (token t, head h, dim i) of a ROWS tensor lies at
- * data + t * token_stride + h * head_stride + i * size_of_element. */
+ * data + t * token_stride + h * head_stride + i * size_of_element; the block of 32 elements that holds it, for Q8_0 and
+ * Q4_0, at data + t * token_stride + h * head_stride + i / 32 * size_of_block. data and strides are multiples of the
+ * element's size, of 2 bytes for Q8_0 and Q4_0. */
 typedef struct tril_tensor {
     const void *data;     /* element (token 0, head 0, dim 0); null is fine where the call needs no element */
     int64_t bytes;        /* extent: nothing at or past data + bytes is touched */
@@ -113,12 +127,13 @@ typedef struct tril_tensor {
     int64_t head_stride;  /* bytes from a head to the next; likewise */
     tril_dtype dtype;
     tril_layout layout;
-    /* not built yet: all 0 */
-    int64_t block_stride;                          /* paged K/V: bytes from a block of tokens to the next */
-    const float *scales;                           /* TRIL_I8: the scale of (token 0, head 0) */
-    int64_t scales_bytes;                          /* its extent in bytes */
+    int64_t block_stride; /* paged K/V: bytes from a block of tokens to the next, at least one block's tokens; else 0 */
+    /* TRIL_I8, else all 0. The scale of (token t, head h) lies at scales + t * scale_token_stride + h *
+     * scale_head_stride, which are in bytes, multiples of 4; either may be 0, so that tokens or heads share a scale. */
+    const float *scales;
+    int64_t scales_bytes;                          /* extent, as above */
     int64_t scale_token_stride, scale_head_stride; /* bytes */
-    int64_t scale_block_stride;                    /* bytes */
+    int64_t scale_block_stride;                    /* paged: bytes from a block to the next, any; else 0 */
 } tril_tensor;
 
 /* Where a result goes. Elements lie as in a ROWS tensor. */
@@ -139,15 +154,17 @@ typedef struct tril_seq {
     int64_t q_first;  /* its first row in q, out and the row statistics, 0 ... 2^47 (OVERFLOW above) */
     int64_t q_len;    /* queries, 0 ... 2^31 - 1; 0 is nothing to do */
     int64_t kv_len;   /* keys, 0 ... 2^31 - 1, the new ones included; 0 gives zeros */
-    int64_t kv_first; /* the token of k and v that holds its first key, 0 ... 2^47; a multiple of 16 with TRIL_PANELS */
+    int64_t kv_first; /* the token of k and v that holds its first key, 0 ... 2^47; a multiple of 16 with TRIL_PANELS,
+                       * 0 with pages */
     /* Of its keys only key_begin ... key_end - 1 take part, and k and v hold only these, from token kv_first on:
      * key_begin a multiple of TRIL_KEY_BLOCK, key_end too or kv_len, 0 <= key_begin <= key_end <= kv_len; a key_end of
      * 0 stands for kv_len. Both 0: all. For tril_attend*() only; see tril_merge(). */
     int64_t key_begin;
     int64_t key_end;
-    /* not built yet: all 0 */
-    const int32_t *blocks; /* its block table (paged K/V): token t is in block blocks[t / block_tokens] */
-    int64_t prefix;        /* its first positions that see each other both ways */
+    /* Paged K/V, else null: where its keys lie, see TRIL_PANELS. The entries of positions key_begin ... key_end - 1 are
+     * read, once in a call; each is a block number, 0 ... n_blocks - 1 (BLOCK_TABLE). kv_first is then 0. */
+    const int32_t *blocks;
+    int64_t prefix; /* its first positions that see each other both ways; not built yet, 0 */
 } tril_seq;
 
 /* Flags of a call, for tril_merge(); tril_weights*() takes neither. */
@@ -175,7 +192,8 @@ typedef struct tril_attention {
 
     const tril_seq *seqs; /* n_seqs of them, ascending in q_first, their query rows disjoint */
     int64_t n_seqs;       /* 0 ... 2^31 - 1; 0 is nothing to do */
-    int64_t block_tokens; /* paged K/V: tokens in a block; not built yet, 0 */
+    int64_t block_tokens; /* paged K/V: tokens in a block, a multiple of 16 up to 2^30; else 0 */
+    int64_t n_blocks;     /* paged K/V: the blocks that the extents of k and v hold, 0 ... 2^31 - 1; else 0 */
 
     /* TRIL_BLOCKWISE, else 0. Part b of a sequence, the keys of its block key_begin / TRIL_KEY_BLOCK + b, has its O at
      * out.data + b * out_part_stride, and its row statistics (then not optional) at row_max and row_sum +
@@ -237,7 +255,8 @@ typedef struct tril_weights_out {
  * for each call, or take the largest answer. A team's size also serves tril_attend() and tril_weights() of the
  * same call. v_dim may be 0 where only weights are wanted; v and out are then ignored.
  * threads: 1 ... 256.
- * Errors: NULL (call, bytes or seqs), STRUCT, SHAPE, DTYPE, PARAM, OVERFLOW, UNSUPPORTED; *bytes is then left alone. */
+ * Errors: NULL (call, bytes or seqs), STRUCT, SHAPE, DTYPE, PARAM, OVERFLOW, STRIDE and ALIGN (of parts), UNSUPPORTED;
+ * *bytes is then left alone. */
 TRIL_API tril_status tril_workspace(const tril_attention *call, int threads, size_t *bytes);
 
 /* O = softmax(scale * Q K^T + causal mask) V for every sequence of the call, on the calling thread alone, and the row
@@ -289,21 +308,34 @@ TRIL_API tril_status tril_merge(const tril_partial *parts, int64_t n, int64_t ro
                                 float *out, int64_t out_row_stride, float *row_max, float *row_sum);
 
 /* Writes tokens from_token ... from_token + tokens - 1 of `from` (F32, ROWS) into a K or V cache as its tokens at ...
- * at + tokens - 1, in the cache's dtype (F32 in this version) and layout. `cache` is the tensor as attention will read
- * it; here its memory is written: of the tokens' own elements only, never of others in the same panel. Both are
- * [token][kv_heads][dim] with their own strides. Tokens and heads may be any, and nothing else is kept: a cache needs
- * no initialisation. Not to be called while another thread reads or writes the same tokens.
- * Errors: NULL, SHAPE, DTYPE, STRIDE, EXTENT, ALIGN, ALIAS, OVERFLOW, UNSUPPORTED. */
+ * at + tokens - 1, in the cache's dtype, as tril_convert() does, and layout. (I8: each token and head has a scale of
+ * its own, be it between the rows.) A page is a cache of its own: give its address as data, and a block_stride of 0.
+ * `cache` is the tensor as attention will read it; here its memory is written: of the tokens' own elements only, never
+ * of others in the same panel. Both are [token][kv_heads][dim] with their own strides. Tokens and heads may be any, and
+ * nothing else is kept: a cache needs no initialisation. Not to be called while another thread reads or writes the same
+ * tokens. Errors: NULL, STRUCT, SHAPE, DTYPE, STRIDE, EXTENT, ALIGN, ALIAS, OVERFLOW. */
 TRIL_API tril_status tril_append(const tril_tensor *cache, int64_t at, const tril_tensor *from, int64_t from_token,
                                  int64_t tokens, int32_t kv_heads, int32_t dim);
 
-/* Converts n elements between dtypes, rounding to nearest even. n is a multiple of 32 for Q8_0 and Q4_0. Not built
- * yet. */
-TRIL_API tril_status tril_convert(void *to, tril_dtype to_dtype, const void *from, tril_dtype from_dtype, int64_t n);
+/* Converts n elements, one row, between F32 and any dtype, either way: so a host fills a cache of its own layout, or
+ * reads one. To F16 and BF16: to the nearest, ties to even; what is too large becomes infinite, a NaN stays one. From
+ * any dtype to F32: exact, for I8 rounded once. To the block formats, per block of 32 as the format's reference does,
+ * and to I8 alike, the whole row being one block:
+ *   I8    scale = amax / 127 with amax the largest |x|; value = x * (1 / scale), to the nearest, ties away from 0
+ *   Q8_0  the same, the scale then stored as f16
+ *   Q4_0  scale = x[j] / -8 with j the first of the largest |x|, stored as f16; value = the integer part of
+ *         x * (1 / scale) + 8.5, at most 15
+ * with a scale of 0 for a block of zeros. What a block becomes that has an infinity or NaN in it, or whose scale is too
+ * large for f16, is the same on every tier, and else not defined. to_scale / from_scale: I8 only, the row's scale; else
+ * ignored and may be null. n: 0 ... 2^31 - 1, a multiple of 32 for Q8_0 and Q4_0. The memory must not overlap, which is
+ * not looked for, and is aligned as in tril_tensor. Errors: NULL, SHAPE, DTYPE (neither is F32, or one is unknown),
+ * ALIGN. */
+TRIL_API tril_status tril_convert(void *to, tril_dtype to_dtype, float *to_scale, const void *from,
+                                  tril_dtype from_dtype, const float *from_scale, int64_t n);
 
-/* The tier (instruction set) in use: "scalar", "avx2", "avx512" or "neon". Chosen when the library loads, by CPUID and
- * XCR0 or hwcaps; the environment variable TRIL_ISA=<tier> is a ceiling for that choice (an unknown name, or a
- * set-user-id process, ignores it). The string is static. */
+/* The tier (instruction set) in use: "scalar", "avx2", "avx512", "avx512bf16" or "neon". Chosen when the library loads,
+ * by CPUID and XCR0 or hwcaps; the environment variable TRIL_ISA=<tier> is a ceiling for that choice (an unknown name,
+ * or a set-user-id process, ignores it). The string is static. */
 TRIL_API const char *tril_isa(void);
 
 /* The tiers that this library was built with, from the least to the best: the name of tier `index`, or null past the

@@ -15,9 +15,9 @@ first='gcc clang asan tsan arm64 clang-O0 gcc-O0 clang-O2 gcc-O2 riscv64 format'
 second='arm64-cortex-a53 arm64-cortex-a76 arm64-neoverse-n1 arm64-max
 x86-Nehalem x86-IvyBridge x86-Haswell x86-max,-fma x86-Haswell,-xsave x86-Haswell,-avx valgrind'
 
-# How many of the random cases: see tests/support.h.
-emulated=0.05
-slow=0.1
+# How many of the random cases, and how few of those in tables: see tests/main.c.
+emulated=0.05 emulated_every=4
+slow=0.1 slow_every=2
 
 # What this machine must run, read from the kernel and not from the library.
 native_isa() {
@@ -26,7 +26,9 @@ native_isa() {
             grep -m 1 '^flags' /proc/cpuinfo | grep -qw "$flag" || return 1
         done
     }
-    if has avx2 fma f16c avx512f avx512bw avx512dq avx512vl; then
+    if has avx2 fma f16c avx512f avx512bw avx512dq avx512vl avx512_bf16; then
+        echo avx512bf16
+    elif has avx2 fma f16c avx512f avx512bw avx512dq avx512vl; then
         echo avx512
     elif has avx2 fma f16c; then
         echo avx2
@@ -41,6 +43,7 @@ tiers_up_to() {
     scalar) echo scalar ;;
     avx2) echo scalar avx2 ;;
     avx512) echo scalar avx2 avx512 ;;
+    avx512bf16) echo scalar avx2 avx512 avx512bf16 ;;
     neon) echo scalar neon ;;
     esac
 }
@@ -130,14 +133,14 @@ stage() {
         ;;
     gcc-O* | clang-O*)
         native
-        export TRIL_TEST_SCALE=$slow
+        export TRIL_TEST_SCALE=$slow TRIL_TEST_EVERY=$slow_every
         CC=${1%-O*} configure "$1" -Doptimization="${1#*-O}" -Dtool=disabled -Dbench=disabled -Dneon_cross=disabled
-        run_tests "$1" bits,same-bits,dispatch,refuse,special
+        run_tests "$1" bits,same-bits,dispatch,refuse,special,convert
         expect_tiers "$work/$1/tests/host/bits" "$TRIL_EXPECT_ISA" env
         ;;
     asan)
         native
-        export TRIL_TEST_SCALE=$slow
+        export TRIL_TEST_SCALE=$slow TRIL_TEST_EVERY=$slow_every
         # Without pointer-overflow: in the unrolled tiles its checks take clang 14 six minutes to compile.
         CC=clang configure asan -Db_sanitize=address,undefined -Db_lundef=false -Doptimization=1 -Ddebug=true \
             "-Dc_args=-fno-sanitize-recover=all -fno-sanitize=pointer-overflow" -Dmutants=disabled -Dtool=enabled -Dbench=disabled -Dneon_cross=disabled
@@ -153,7 +156,7 @@ stage() {
         ;;
     tsan)
         native
-        export TRIL_TEST_SCALE=$slow
+        export TRIL_TEST_SCALE=$slow TRIL_TEST_EVERY=$slow_every
         CC=clang configure tsan -Db_sanitize=thread -Db_lundef=false -Doptimization=1 -Ddebug=true -Dtool=disabled \
             -Dbench=disabled -Dneon_cross=disabled -Dsimde=disabled -Dmpi=disabled
         run_tests tsan team,merge,memory,same-bits,example-threads-3
@@ -174,17 +177,17 @@ stage() {
         ;;
     arm64-*)
         build=no # the stage arm64 has, and two of these may run at once
-        export QEMU_CPU="${1#arm64-}" TRIL_EXPECT_ISA=neon TRIL_TEST_SCALE=$emulated
+        export QEMU_CPU="${1#arm64-}" TRIL_EXPECT_ISA=neon TRIL_TEST_SCALE=$emulated TRIL_TEST_EVERY=$emulated_every
         run_tests arm64 executables --logbase "$1" -t 4
         expect_tiers "$work/arm64/tests/host/bits" neon qemu-aarch64 -L /usr/aarch64-linux-gnu
         ;;
     x86-*)
         build=no model=${1#x86-} # the stage gcc has built it
         case $model in Haswell) isa=avx2 ;; *) isa=scalar ;; esac
-        export TRIL_EXPECT_ISA=$isa TRIL_TEST_SCALE=$emulated
+        export TRIL_EXPECT_ISA=$isa TRIL_TEST_SCALE=$emulated TRIL_TEST_EVERY=$emulated_every
         # One model without AVX2 and one with it run the numbers; the others are there for the choice of the tier. Not
-        # memory and vec: qemu 7.2 reads and writes whole vectors where a masked move has lanes switched off, and so
-        # faults at a guard page where a CPU does not. Natively the AVX2 tier runs both.
+        # memory, vec and convert: qemu 7.2 reads and writes whole vectors where a masked move has lanes switched off,
+        # and so faults at a guard page where a CPU does not. Natively the AVX2 tier runs them.
         what=dispatch,refuse,same-bits,special,bound
         case $model in Nehalem | Haswell) what=$what,bits,properties,exp2,no-allocation,team ;; esac
         run_tests gcc $what --logbase "$1" -t 4 --wrapper "qemu-x86_64 -cpu $model"
@@ -241,7 +244,7 @@ fi
 
 TRIL_TEST_BEGIN=$(date +%s)
 export TRIL_TEST_BEGIN
-unset TRIL_ISA TRIL_EXPECT_ISA TRIL_TEST_SCALE QEMU_CPU CC CFLAGS LDFLAGS DESTDIR PKG_CONFIG_PATH || :
+unset TRIL_ISA TRIL_EXPECT_ISA TRIL_TEST_SCALE TRIL_TEST_EVERY QEMU_CPU CC CFLAGS LDFLAGS DESTDIR PKG_CONFIG_PATH || :
 [ "$(uname -m)" = x86_64 ] || {
     echo "test.sh: this is for an x86_64 machine, which emulates the others; here run: meson test" >&2
     exit 1

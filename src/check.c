@@ -1,11 +1,13 @@
 #include <string.h>
 
 #include "check.h"
+#include "formats.h"
 
 #define MAX_HEADS  65536
 #define MAX_LENGTH INT32_MAX          /* a triangle's elements fit in 63 bits */
 #define MAX_FIRST  (INT64_C(1) << 47) /* a token's number */
 #define MAX_CALL   (INT64_C(1) << 62)
+#define MAX_BLOCK  (INT64_C(1) << 30)
 #define TRY(x)                                                                                                         \
     do {                                                                                                               \
         const tril_status status_ = (x);                                                                               \
@@ -129,6 +131,12 @@ static bool overlap(const struct tril_region *a, const struct tril_region *b)
     return !between(a, &piece) && !between(b, a);
 }
 
+/* Whether a row is stored in blocks of several elements. */
+static bool in_blocks(tril_dtype type)
+{
+    return type == TRIL_Q8_0 || type == TRIL_Q4_0;
+}
+
 static tril_status check_enums(const tril_attention *call, enum tril_operation operation)
 {
     const tril_tensor *in[] = {&call->q, &call->k, &call->v};
@@ -137,13 +145,30 @@ static tril_status check_enums(const tril_attention *call, enum tril_operation o
     for (int i = 0; i < operands; i++) {
         if ((unsigned)in[i]->dtype >= TRIL_DTYPE_COUNT || (unsigned)in[i]->layout >= TRIL_LAYOUT_COUNT)
             return TRIL_ERR_DTYPE;
-        const bool block_scaled = in[i]->dtype > TRIL_BF16;
-        if (block_scaled && in[i] == &call->q) return TRIL_ERR_DTYPE;
-        if (in[i]->layout == TRIL_PANELS && in[i] != &call->k) return TRIL_ERR_DTYPE;
+        if (in[i]->dtype > TRIL_BF16 && in[i] == &call->q) return TRIL_ERR_DTYPE;
+        if (in[i]->layout == TRIL_PANELS && (in[i] != &call->k || in_blocks(in[i]->dtype))) return TRIL_ERR_DTYPE;
     }
     if (without_values(operation)) return TRIL_OK;
     if ((unsigned)call->out.dtype > TRIL_BF16) return TRIL_ERR_DTYPE;
+    if (call->flags != 0 && call->out.dtype != TRIL_F32) return TRIL_ERR_DTYPE; /* what is merged is f32 */
     return call->out.reserved != 0 ? TRIL_ERR_STRUCT : TRIL_OK;
+}
+
+/* Fields that say something only for another kind of tensor. */
+static tril_status check_unused(const tril_tensor *x, bool paged)
+{
+    const bool scaled = x->scales != NULL || x->scales_bytes != 0 || x->scale_token_stride != 0 ||
+                        x->scale_head_stride != 0 || x->scale_block_stride != 0;
+    if (scaled && x->dtype != TRIL_I8) return TRIL_ERR_STRUCT;
+    return !paged && (x->block_stride != 0 || x->scale_block_stride != 0) ? TRIL_ERR_STRUCT : TRIL_OK;
+}
+
+static tril_status check_all_unused(const tril_attention *call, enum tril_operation operation)
+{
+    const bool paged = call->block_tokens > 0;
+    TRY(check_unused(&call->q, false));
+    TRY(check_unused(&call->k, paged));
+    return without_values(operation) ? TRIL_OK : check_unused(&call->v, paged);
 }
 
 static tril_status check_numbers(const tril_attention *call)
@@ -160,32 +185,25 @@ static tril_status check_shape(const tril_attention *call, enum tril_operation o
     if (call->q_heads % call->kv_heads != 0) return TRIL_ERR_SHAPE;
     if (call->qk_dim < 1 || call->qk_dim > TRIL_MAX_HEAD_DIM) return TRIL_ERR_SHAPE;
     if (!without_values(operation) && (call->v_dim < 1 || call->v_dim > TRIL_MAX_HEAD_DIM)) return TRIL_ERR_SHAPE;
-    if (call->n_seqs < 0 || call->n_seqs > INT32_MAX || call->block_tokens < 0) return TRIL_ERR_SHAPE;
+    if (in_blocks(call->k.dtype) && call->qk_dim % TRIL_Q_BLOCK != 0) return TRIL_ERR_SHAPE;
+    if (!without_values(operation) && in_blocks(call->v.dtype) && call->v_dim % TRIL_Q_BLOCK != 0)
+        return TRIL_ERR_SHAPE;
+    if (call->n_seqs < 0 || call->n_seqs > INT32_MAX) return TRIL_ERR_SHAPE;
+    if (call->block_tokens < 0 || call->block_tokens > MAX_BLOCK || call->block_tokens % TRIL_PANEL != 0)
+        return TRIL_ERR_SHAPE;
+    if (call->n_blocks < 0 || call->n_blocks > INT32_MAX || (call->block_tokens == 0 && call->n_blocks != 0))
+        return TRIL_ERR_SHAPE;
     return TRIL_OK;
 }
 
 /* What this version has no code for. */
-static bool unbuilt_tensor(const tril_tensor *x)
+static bool unbuilt(const tril_attention *call)
 {
-    return x->dtype != TRIL_F32 || x->block_stride != 0 || x->scales != NULL || x->scales_bytes != 0 ||
-           x->scale_token_stride != 0 || x->scale_head_stride != 0 || x->scale_block_stride != 0;
-}
-
-static bool unbuilt(const tril_attention *call, enum tril_operation operation)
-{
-    const tril_tensor *in[] = {&call->q, &call->k, &call->v};
-    const int operands = without_values(operation) ? 2 : 3;
-    for (int i = 0; i < operands; i++) {
-        if (unbuilt_tensor(in[i])) return true;
-    }
-    if (!without_values(operation) && call->out.dtype != TRIL_F32) return true;
     for (int64_t i = 0; i < call->n_seqs; i++) {
-        const tril_seq *seq = &call->seqs[i];
-        if (seq->blocks != NULL || seq->prefix != 0) return true;
+        if (call->seqs[i].prefix != 0) return true;
     }
-    return call->math != TRIL_MATH_F32 || call->block_tokens != 0 || call->softcap != 0.0f || call->window != 0 ||
-           call->sink_tokens != 0 || call->sink_logits != NULL || call->alibi_slopes != NULL || call->tree != NULL ||
-           call->tree_row_stride != 0 || call->tree_bytes != 0;
+    return call->softcap != 0.0f || call->window != 0 || call->sink_tokens != 0 || call->sink_logits != NULL ||
+           call->alibi_slopes != NULL || call->tree != NULL || call->tree_row_stride != 0 || call->tree_bytes != 0;
 }
 
 /* Whether the sequence's range of keys is one. */
@@ -217,6 +235,7 @@ static tril_status check_seqs(const tril_attention *call, int64_t *query_tokens,
         if (seq->q_len > MAX_LENGTH || seq->kv_len > MAX_LENGTH) return TRIL_ERR_SHAPE;
         if (!is_key_range(seq)) return TRIL_ERR_SHAPE;
         if (panels && seq->kv_first % TRIL_PANEL != 0) return TRIL_ERR_SHAPE;
+        if (call->block_tokens > 0 ? seq->kv_first != 0 : seq->blocks != NULL) return TRIL_ERR_SHAPE;
         if (seq->q_first > MAX_FIRST || seq->kv_first > MAX_FIRST) return TRIL_ERR_OVERFLOW;
         if (seq->q_len == 0) continue;
         if (seq->q_first < next) return TRIL_ERR_SHAPE;
@@ -229,19 +248,91 @@ static tril_status check_seqs(const tril_attention *call, int64_t *query_tokens,
     return TRIL_OK;
 }
 
-/* In panels 16 tokens stand for one row of theirs. */
-static tril_status check_tensor(const tril_tensor *x, int64_t tokens, int64_t heads, int64_t dim, bool may_repeat,
-                                bool written, struct tril_checked *checked)
+/* The blocks of a paged tensor, of which the region checked last is one, and of whose rows one head's take `one_head`
+ * bytes: one behind the other, or, where heads come first, the blocks of one head. */
+static tril_status repeat_blocks(struct tril_checked *checked, int64_t blocks, int64_t block_stride, int64_t one_head,
+                                 int64_t head_stride, int64_t bytes)
 {
-    const int64_t together = x->layout == TRIL_PANELS ? TRIL_PANEL : 1, element = (int64_t)sizeof(float);
-    int64_t stride;
-    if (x->token_stride < 0) return TRIL_ERR_STRIDE;
-    if (x->token_stride % element != 0) return TRIL_ERR_ALIGN;
+    struct tril_region *region = &checked->regions[checked->n_regions - 1];
+    int64_t end, head_end;
+    TRY(mul_add(blocks - 1, block_stride, (int64_t)region->bytes, &end));
+    TRY(mul_add(blocks - 1, block_stride, one_head, &head_end));
+    const bool by_block = block_stride >= (int64_t)region->bytes;
+    const bool by_head = block_stride >= one_head && head_stride >= head_end;
+    if (blocks > 1 && !by_block && !by_head) return TRIL_ERR_STRIDE;
+    if (region->begin > UINTPTR_MAX - (uintptr_t)end) return TRIL_ERR_OVERFLOW;
+    if (end > bytes) return TRIL_ERR_EXTENT;
+    region->bytes = (uint64_t)end;
+    region->period = 0; /* what lies between counts as read */
+    return TRIL_OK;
+}
+
+/* Where the tokens of a tensor lie, and how large they are. */
+struct tokens {
+    int64_t n;      /* tokens, of each block if there are pages */
+    int64_t blocks; /* 0: no pages */
+    int64_t heads, dim;
+    bool may_repeat, written;
+};
+
+/* In panels 16 tokens stand for one row of theirs. */
+static tril_status check_elements(const tril_tensor *x, const struct tokens *t, struct tril_checked *checked)
+{
+    const int64_t together = x->layout == TRIL_PANELS ? TRIL_PANEL : 1, unit = tril_unit_bytes(x->dtype);
+    const int64_t width = tril_row_bytes(x->dtype, t->dim) * together, groups = (t->n + together - 1) / together;
+    const int before = checked->n_regions;
+    int64_t stride, one_head;
+    if (x->token_stride < 0 || x->block_stride < 0) return TRIL_ERR_STRIDE;
+    if (x->token_stride % unit != 0 || x->block_stride % unit != 0) return TRIL_ERR_ALIGN;
     TRY(mul_add(x->token_stride, together, 0, &stride));
-    const struct rows rows = {x->data,    x->bytes,       (tokens + together - 1) / together, stride,
-                              heads,      x->head_stride, dim * element * together,           element,
-                              may_repeat, written};
-    return check_rows(&rows, checked);
+    const struct rows rows = {x->data,        x->bytes, groups, stride,        t->heads,
+                              x->head_stride, width,    unit,   t->may_repeat, t->written};
+    TRY(check_rows(&rows, checked));
+    if (t->blocks == 0 || checked->n_regions == before) return TRIL_OK;
+    TRY(mul_add(groups - 1, stride, width, &one_head));
+    return repeat_blocks(checked, t->blocks, x->block_stride, one_head, x->head_stride, x->bytes);
+}
+
+/* Tokens, heads and blocks may share a scale where it is only read. */
+static tril_status check_scales(const tril_tensor *x, const struct tokens *t, struct tril_checked *checked)
+{
+    const int64_t element = (int64_t)sizeof(float);
+    const int before = checked->n_regions;
+    int64_t end;
+    if (x->dtype != TRIL_I8) return TRIL_OK;
+    if (x->scale_block_stride < 0) return TRIL_ERR_STRIDE;
+    if (x->scale_block_stride % element != 0) return TRIL_ERR_ALIGN;
+    const struct rows rows = {
+        x->scales, x->scales_bytes, t->n,      x->scale_token_stride, t->heads, x->scale_head_stride, element,
+        element,   !t->written,     t->written};
+    TRY(check_rows(&rows, checked));
+    if (t->blocks == 0 || checked->n_regions == before) return TRIL_OK;
+    struct tril_region *region = &checked->regions[checked->n_regions - 1];
+    TRY(mul_add(t->blocks - 1, x->scale_block_stride, (int64_t)region->bytes, &end));
+    if (region->begin > UINTPTR_MAX - (uintptr_t)end) return TRIL_ERR_OVERFLOW;
+    if (end > x->scales_bytes) return TRIL_ERR_EXTENT;
+    region->bytes = (uint64_t)end;
+    region->period = 0;
+    return TRIL_OK;
+}
+
+static tril_status check_tensor(const tril_tensor *x, const struct tokens *t, struct tril_checked *checked)
+{
+    TRY(check_elements(x, t, checked));
+    return check_scales(x, t, checked);
+}
+
+/* K or V, of which key_tokens are reached; in pages, every token of every block. */
+static tril_status check_cache(const tril_attention *call, const tril_tensor *x, int64_t key_tokens, int64_t dim,
+                               struct tril_checked *checked)
+{
+    struct tokens t = {key_tokens, 0, call->kv_heads, dim, true, false};
+    if (call->block_tokens > 0 && key_tokens > 0) {
+        if (call->n_blocks == 0) return TRIL_ERR_BLOCK_TABLE; /* no entry can be below it */
+        t.n = call->block_tokens;
+        t.blocks = call->n_blocks;
+    }
+    return check_tensor(x, &t, checked);
 }
 
 static tril_status check_out(const tril_out *x, int64_t tokens, int64_t heads, int64_t dim, int64_t parts,
@@ -253,8 +344,8 @@ static tril_status check_out(const tril_out *x, int64_t tokens, int64_t heads, i
                               x->token_stride,
                               heads,
                               x->head_stride,
-                              dim * (int64_t)sizeof(float),
-                              (int64_t)sizeof(float),
+                              tril_row_bytes(x->dtype, dim),
+                              tril_unit_bytes(x->dtype),
                               false,
                               true};
     const int before = checked->n_regions;
@@ -310,11 +401,31 @@ static bool same_memory(const tril_attention *call)
            call->qk_dim == call->v_dim;
 }
 
+/* Where a sequence's block table is read. */
+static struct tril_region table_of(const tril_attention *call, const tril_seq *seq)
+{
+    const int64_t pages = tril_pages(call, seq);
+    if (pages == 0) return (struct tril_region){.bytes = 0};
+    return (struct tril_region){.begin = (uintptr_t)(seq->blocks + tril_first_page(call, seq)),
+                                .bytes = (uint64_t)pages * sizeof(int32_t)};
+}
+
+/* Whether any sequence's block table lies in what is written to. */
+static bool table_overlaps(const tril_attention *call, const struct tril_region *written)
+{
+    for (int64_t i = 0; i < call->n_seqs && call->block_tokens > 0; i++) {
+        const struct tril_region table = table_of(call, &call->seqs[i]);
+        if (table.bytes > 0 && overlap(&table, written)) return true;
+    }
+    return false;
+}
+
 /* Every written region against every other. */
 static tril_status check_aliases(const struct tril_checked *checked)
 {
     const tril_attention *call = &checked->call;
     for (int i = 0; i < checked->n_regions; i++) {
+        if (checked->regions[i].written && table_overlaps(call, &checked->regions[i])) return TRIL_ERR_ALIAS;
         for (int j = i + 1; j < checked->n_regions; j++) {
             const struct tril_region *a = &checked->regions[i], *b = &checked->regions[j];
             if (!(a->written || b->written) || !overlap(a, b)) continue;
@@ -323,6 +434,18 @@ static tril_status check_aliases(const struct tril_checked *checked)
                                    b->written;
             if (!(q_and_out && same_memory(call))) return TRIL_ERR_ALIAS;
         }
+    }
+    return TRIL_OK;
+}
+
+/* The block tables themselves; what they hold is for tril_check_pages(). */
+static tril_status check_tables(const tril_attention *call)
+{
+    for (int64_t i = 0; i < call->n_seqs && call->block_tokens > 0; i++) {
+        const tril_seq *seq = &call->seqs[i];
+        if (tril_pages(call, seq) == 0) continue;
+        if (seq->blocks == NULL) return TRIL_ERR_NULL;
+        if ((uintptr_t)seq->blocks % sizeof(int32_t) != 0) return TRIL_ERR_ALIGN;
     }
     return TRIL_OK;
 }
@@ -354,7 +477,8 @@ tril_status tril_check_call(const tril_attention *call, enum tril_operation oper
     if (c->out_part_stride < 0 || c->statistics_part_stride < 0) return TRIL_ERR_STRIDE;
     if (!blockwise && (c->out_part_stride != 0 || c->statistics_part_stride != 0)) return TRIL_ERR_STRIDE;
     if (c->out_part_stride % (int64_t)sizeof(float) != 0) return TRIL_ERR_ALIGN;
-    if (unbuilt(c, operation)) return TRIL_ERR_UNSUPPORTED;
+    TRY(check_all_unused(c, operation));
+    if (unbuilt(c)) return TRIL_ERR_UNSUPPORTED;
     if (operation == TRIL_WEIGHING && (to->form == TRIL_WEIGHTS_COLUMN_SUMS || to->dtype != TRIL_F32 ||
                                        to->last_rows != 0 || c->flags != 0 || has_key_range(c)))
         return TRIL_ERR_UNSUPPORTED;
@@ -362,10 +486,12 @@ tril_status tril_check_call(const tril_attention *call, enum tril_operation oper
     if (checked->query_tokens == 0) return TRIL_OK; /* no tensor is touched */
 
     const int64_t parts = blockwise ? blocks : 1;
-    TRY(check_tensor(&c->q, checked->query_tokens, c->q_heads, c->qk_dim, false, false, checked));
-    TRY(check_tensor(&c->k, key_tokens, c->kv_heads, c->qk_dim, true, false, checked));
+    const struct tokens queries = {checked->query_tokens, 0, c->q_heads, c->qk_dim, false, false};
+    TRY(check_tensor(&c->q, &queries, checked));
+    TRY(check_tables(c));
+    TRY(check_cache(c, &c->k, key_tokens, c->qk_dim, checked));
     if (operation == TRIL_ATTENDING) {
-        TRY(check_tensor(&c->v, key_tokens, c->kv_heads, c->v_dim, true, false, checked));
+        TRY(check_cache(c, &c->v, key_tokens, c->v_dim, checked));
         TRY(check_out(&c->out, checked->query_tokens, c->q_heads, c->v_dim, parts, c->out_part_stride, checked));
     } else {
         TRY(check_weights(checked, checked));
@@ -382,6 +508,29 @@ tril_status tril_check_team(int thread, int threads)
     return threads < 1 || threads > TRIL_MAX_THREADS || thread < 0 || thread >= threads ? TRIL_ERR_SHAPE : TRIL_OK;
 }
 
+/* One side of a conversion: the elements, and of I8 the scale. */
+static tril_status check_stored_row(const void *data, tril_dtype type, const float *scale, int64_t n)
+{
+    const bool scaled = type == TRIL_I8;
+    if ((n > 0 && data == NULL) || (scaled && scale == NULL)) return TRIL_ERR_NULL;
+    if ((uintptr_t)data % (uintptr_t)tril_unit_bytes(type) != 0 || (scaled && (uintptr_t)scale % sizeof(float) != 0))
+        return TRIL_ERR_ALIGN;
+    return TRIL_OK;
+}
+
+tril_status tril_check_convert(const void *to, tril_dtype to_dtype, const float *to_scale, const void *from,
+                               tril_dtype from_dtype, const float *from_scale, int64_t n)
+{
+    if ((unsigned)to_dtype >= TRIL_DTYPE_COUNT || (unsigned)from_dtype >= TRIL_DTYPE_COUNT ||
+        (to_dtype != TRIL_F32 && from_dtype != TRIL_F32))
+        return TRIL_ERR_DTYPE;
+    const tril_dtype stored = to_dtype == TRIL_F32 ? from_dtype : to_dtype;
+    const bool in_blocks = stored == TRIL_Q8_0 || stored == TRIL_Q4_0;
+    if (n < 0 || n > MAX_LENGTH || (in_blocks && n % TRIL_Q_BLOCK != 0)) return TRIL_ERR_SHAPE;
+    TRY(check_stored_row(to, to_dtype, to_scale, n));
+    return check_stored_row(from, from_dtype, from_scale, n);
+}
+
 tril_status tril_check_workspace(const struct tril_checked *checked, const void *workspace, size_t bytes, size_t needed)
 {
     if (workspace == NULL || bytes < needed) return TRIL_ERR_WORKSPACE;
@@ -390,6 +539,23 @@ tril_status tril_check_workspace(const struct tril_checked *checked, const void 
     for (int i = 0; i < checked->n_regions; i++) {
         if (overlap(&region, &checked->regions[i])) return TRIL_ERR_ALIAS;
     }
+    return table_overlaps(&checked->call, &region) ? TRIL_ERR_ALIAS : TRIL_OK;
+}
+
+tril_status tril_check_pages(const tril_attention *call, int32_t *to)
+{
+    for (int64_t i = 0; i < call->n_seqs && call->block_tokens > 0; i++) {
+        const tril_seq *seq = &call->seqs[i];
+        const int64_t pages = tril_pages(call, seq);
+        if (pages == 0) continue;
+        const volatile int32_t *from = seq->blocks + tril_first_page(call, seq); /* each is read once */
+        for (int64_t page = 0; page < pages; page++) {
+            const int32_t block = from[page];
+            if (block < 0 || block >= call->n_blocks) return TRIL_ERR_BLOCK_TABLE;
+            *to++ = block;
+        }
+    }
+    if (call->block_tokens > 0) *to = 0;
     return TRIL_OK;
 }
 
@@ -416,6 +582,17 @@ tril_status tril_check_merge(const tril_partial *parts, int64_t n, int64_t rows,
     return TRIL_OK;
 }
 
+/* Whether an I8 cache has its scales between its rows: neither is then in the other's way, though their extents
+ * overlap.
+ */
+static bool scales_between_rows(const tril_tensor *x, int64_t dim)
+{
+    const uint64_t shift = (uintptr_t)x->scales - (uintptr_t)x->data; /* huge where scales lie before */
+    return x->dtype == TRIL_I8 && x->layout == TRIL_ROWS && x->scale_token_stride == x->token_stride &&
+           x->scale_head_stride == x->head_stride && shift >= (uint64_t)dim &&
+           shift + sizeof(float) <= (uint64_t)x->head_stride;
+}
+
 tril_status tril_check_append(const tril_tensor *cache, int64_t at, const tril_tensor *from, int64_t from_token,
                               int64_t tokens, int32_t kv_heads, int32_t dim)
 {
@@ -424,12 +601,23 @@ tril_status tril_check_append(const tril_tensor *cache, int64_t at, const tril_t
     if ((unsigned)cache->dtype >= TRIL_DTYPE_COUNT || (unsigned)cache->layout >= TRIL_LAYOUT_COUNT ||
         from->dtype != TRIL_F32 || from->layout != TRIL_ROWS)
         return TRIL_ERR_DTYPE;
+    if (in_blocks(cache->dtype) && cache->layout == TRIL_PANELS) return TRIL_ERR_DTYPE;
     if (at < 0 || from_token < 0 || tokens < 0 || tokens > MAX_LENGTH) return TRIL_ERR_SHAPE;
     if (kv_heads < 1 || kv_heads > MAX_HEADS || dim < 1 || dim > TRIL_MAX_HEAD_DIM) return TRIL_ERR_SHAPE;
+    if (in_blocks(cache->dtype) && dim % TRIL_Q_BLOCK != 0) return TRIL_ERR_SHAPE;
     if (at > MAX_FIRST || from_token > MAX_FIRST) return TRIL_ERR_OVERFLOW;
-    if (unbuilt_tensor(cache) || unbuilt_tensor(from)) return TRIL_ERR_UNSUPPORTED;
-    const int64_t reach = tokens == 0 ? 0 : at + tokens, from_reach = tokens == 0 ? 0 : from_token + tokens;
-    TRY(check_tensor(from, from_reach, kv_heads, dim, true, false, &checked));
-    TRY(check_tensor(cache, reach, kv_heads, dim, false, true, &checked));
-    return checked.n_regions == 2 && overlap(&checked.regions[0], &checked.regions[1]) ? TRIL_ERR_ALIAS : TRIL_OK;
+    TRY(check_unused(from, false));
+    TRY(check_unused(cache, false));
+    const struct tokens source = {tokens == 0 ? 0 : from_token + tokens, 0, kv_heads, dim, true, false};
+    const struct tokens result = {tokens == 0 ? 0 : at + tokens, 0, kv_heads, dim, false, true};
+    TRY(check_elements(from, &source, &checked));
+    const int first_written = checked.n_regions;
+    TRY(check_tensor(cache, &result, &checked));
+    for (int i = first_written; i < checked.n_regions; i++) {
+        for (int j = 0; j < i; j++) {
+            if (j >= first_written && scales_between_rows(cache, dim)) continue;
+            if (overlap(&checked.regions[i], &checked.regions[j])) return TRIL_ERR_ALIAS;
+        }
+    }
+    return TRIL_OK;
 }

@@ -6,15 +6,17 @@
 #include <stdint.h>
 
 /* Feature bits: each stands for everything one tier needs, the operating system's part included. */
-#define TRIL_CPU_AVX2   1u /* AVX, AVX2, FMA, F16C, and the OS saves ymm */
-#define TRIL_CPU_AVX512 2u /* F, BW, DQ, VL on top of it, and the OS saves opmask and zmm */
-#define TRIL_CPU_NEON   4u
+#define TRIL_CPU_AVX2        1u /* AVX, AVX2, FMA, F16C, and the OS saves ymm */
+#define TRIL_CPU_AVX512      2u /* F, BW, DQ, VL on top of it, and the OS saves opmask and zmm */
+#define TRIL_CPU_NEON        4u
+#define TRIL_CPU_AVX512_BF16 8u /* on top of AVX512 */
 
 struct tril_x86_state {
-    uint32_t max_leaf;  /* CPUID 0: eax */
-    uint32_t leaf1_ecx; /* CPUID 1 */
-    uint32_t leaf7_ebx; /* CPUID 7, subleaf 0; 0 where max_leaf < 7 */
-    uint64_t xcr0;      /* XGETBV 0; 0 where CPUID 1 does not show OSXSAVE */
+    uint32_t max_leaf;    /* CPUID 0: eax */
+    uint32_t leaf1_ecx;   /* CPUID 1 */
+    uint32_t leaf7_ebx;   /* CPUID 7, subleaf 0; 0 where max_leaf < 7 */
+    uint32_t leaf7_1_eax; /* CPUID 7, subleaf 1; 0 where there is none */
+    uint64_t xcr0;        /* XGETBV 0; 0 where CPUID 1 does not show OSXSAVE */
 };
 
 uint32_t tril_x86_features(const struct tril_x86_state *state);

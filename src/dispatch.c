@@ -21,6 +21,9 @@ const struct tril_tier tril_tiers[] = {
 #ifdef TRIL_HAVE_AVX512
     {&tril_kernels_avx512, TRIL_CPU_AVX512},
 #endif
+#ifdef TRIL_HAVE_AVX512BF16
+    {&tril_kernels_avx512bf16, TRIL_CPU_AVX512 | TRIL_CPU_AVX512_BF16},
+#endif
 #ifdef TRIL_HAVE_NEON
     {&tril_kernels_neon, TRIL_CPU_NEON},
 #endif

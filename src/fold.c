@@ -72,7 +72,8 @@ void tril_fold_unit(const struct tril_job *job, const struct tril_task *task, co
         const int64_t end = row.visible < task->unit_keys ? row.visible : task->unit_keys;
         const struct tril_place to = tril_place_of(job, &whole, &row, begin_key);
         struct tril_place from = tril_place_of(job, &first, &row, begin_key);
-        float none, max = -__builtin_inff(), sum = 0.0f, *o = dim > 0 ? to.o : &none;
+        float none, max = -__builtin_inff(), sum = 0.0f;
+        float *o = dim > 0 ? (float *)from.o : &none; /* the first state's memory is the row's from now on */
         if (end > begin_key) {
             struct tril_state states[AT_ONCE] = {{from.o, *from.max, *from.sum}};
             int held = 0;
@@ -89,7 +90,7 @@ void tril_fold_unit(const struct tril_job *job, const struct tril_task *task, co
         }
         if (job->weights != NULL && row.visible > 0)
             kernels->weights_end(tril_weights_row(job->weights, task, row.query, row.head), row.visible, max, sum);
-        if (dim > 0 && tril_divides(job, &whole)) tril_divide(to.o, dim, sum);
+        if (dim > 0) kernels->store(to.o, to.type, o, dim, tril_divides(job, &whole) ? sum : 1.0f);
         tril_store_statistics(&to, max, sum);
     }
 }

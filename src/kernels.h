@@ -17,14 +17,16 @@
 #ifndef TRIL_KERNELS_H
 #define TRIL_KERNELS_H
 
+#include "formats.h"
 #include "plan.h"
 
 struct tril_job {
     const tril_attention *call;
     const tril_weights_out *weights; /* null in an attend call */
     const struct tril_plan *plan;
-    float *states;    /* of the split units, in the workspace */
-    float log2_scale; /* c = round(scale * log2 e): t = round(s * c) */
+    float *states;        /* of the split units, in the workspace */
+    const int32_t *pages; /* paged K/V: the sequences' block tables, checked, one behind the other */
+    float log2_scale;     /* c = round(scale * log2 e): t = round(s * c) */
 };
 
 /* A partial result of one row, to be folded. */
@@ -36,6 +38,7 @@ struct tril_state {
 struct tril_kernels {
     const char *name;
     struct tril_blocking blocking;
+    const struct tril_kernels *instead[TRIL_MATH_COUNT]; /* who serves a call of this math mode; null: this table */
     /* The task's rows that see any of its keys; for the others the caller has written what "nothing" is. */
     void (*attend)(const struct tril_job *, const struct tril_task *, float *workspace);
     /* All of the task's rows; the parts of a split unit write t where the weights will be, and states. */
@@ -44,22 +47,74 @@ struct tril_kernels {
     void (*weights_end)(float *row, int64_t n, float max, float sum);
     /* Folds n states into a row's running o, *max and *sum, ascending. Leaves out those with a sum of -0. */
     void (*fold)(float *o, int dim, float *max, float *sum, const struct tril_state *states, int n);
+    /* o / sum, or o where sum is 0, to where the result lies, in its type. */
+    void (*store)(void *to, tril_dtype type, const float *o, int dim, float sum);
     /* The tier's exp2 on an array, for the exhaustive test: t <= 127 or NaN. */
     void (*exp2)(float *to, const float *from, size_t n);
+    /* tril_convert(), once it is checked. */
+    void (*convert)(void *to, tril_dtype to_dtype, float *to_scale, const void *from, tril_dtype from_dtype,
+                    const float *from_scale, int64_t n);
 };
 
-extern const struct tril_kernels tril_kernels_scalar, tril_kernels_avx2, tril_kernels_avx512, tril_kernels_neon;
+extern const struct tril_kernels tril_kernels_scalar, tril_kernels_avx2, tril_kernels_avx512, tril_kernels_avx512bf16,
+    tril_kernels_neon;
+
+/* The scalar tier's, in convert.c. */
+void tril_convert_row(void *to, tril_dtype to_dtype, float *to_scale, const void *from, tril_dtype from_dtype,
+                      const float *from_scale, int64_t n);
 
 /* Where things lie; shared by every tier, the oracle too, since they are the interface and not arithmetic. */
 /* (token, head): its row, or, in panels, the panel that begins with the token, a multiple of 16. */
-static inline const float *tril_row(const tril_tensor *x, int64_t token, int64_t head)
+static inline const char *tril_row(const tril_tensor *x, int64_t token, int64_t head)
 {
-    return (const float *)(const void *)((const char *)x->data + token * x->token_stride + head * x->head_stride);
+    return (const char *)x->data + token * x->token_stride + head * x->head_stride;
 }
 
-static inline float *tril_out_row(const tril_out *x, int64_t token, int64_t head)
+static inline void *tril_out_row(const tril_out *x, int64_t token, int64_t head)
 {
-    return (float *)(void *)((char *)x->data + token * x->token_stride + head * x->head_stride);
+    return (char *)x->data + token * x->token_stride + head * x->head_stride;
+}
+
+/* Stored rows a stride apart: keys or values of one head. */
+struct tril_rows {
+    const char *data;
+    int64_t stride;
+    const char *scales; /* of I8 */
+    int64_t scale_stride;
+};
+
+/* How many keys from position `key` on, n at most, lie in one page, or, without pages, one behind the other. */
+static inline int tril_keys_together(const struct tril_job *job, int64_t key, int n)
+{
+    const int64_t tokens = job->call->block_tokens;
+    if (tokens == 0) return n;
+    const int64_t left = tokens - (int64_t)((uint32_t)key % (uint32_t)tokens);
+    return left < n ? (int)left : n;
+}
+
+/* The rows of k or v from position `key` on, as far as they lie together; in panels, whose stride is a token's too,
+ * `key` begins a panel. */
+static inline struct tril_rows tril_rows_at(const struct tril_job *job, const struct tril_task *task,
+                                            const tril_tensor *x, int64_t key, int64_t head)
+{
+    int64_t token = task->token + key, block = 0;
+    if (job->call->block_tokens > 0) {
+        const uint32_t tokens = (uint32_t)job->call->block_tokens;
+        block = job->pages[task->pages + (uint32_t)key / tokens];
+        token = (uint32_t)key % tokens;
+    }
+    struct tril_rows rows = {tril_row(x, token, head) + block * x->block_stride, x->token_stride, NULL, 0};
+    if (x->dtype != TRIL_I8) return rows;
+    rows.scales = (const char *)x->scales + token * x->scale_token_stride + head * x->scale_head_stride +
+                  block * x->scale_block_stride;
+    rows.scale_stride = x->scale_token_stride;
+    return rows;
+}
+
+/* The scale of row i; of a type that has none, any number. */
+static inline float tril_scale_of(const struct tril_rows *rows, int i)
+{
+    return rows->scales == NULL ? 1.0f : tril_load_f32(rows->scales + i * rows->scale_stride);
 }
 
 /* The row of A of query `query` (counted in its sequence) and query head `head`. */
@@ -106,10 +161,12 @@ static inline bool tril_in_states(const struct tril_job *job, const struct tril_
     return task->parts > 1 && (job->call->flags & TRIL_BLOCKWISE) == 0;
 }
 
-/* Where the result of a row lies; a pointer to a statistic may be null. `key` is the first position of the block whose
- * result it is, or, where blocks are folded, anything in the first. */
+/* Where the result of a row lies, and in which type; a pointer to a statistic may be null. `key` is the first position
+ * of the block whose result it is, or, where blocks are folded, anything in the first. */
 struct tril_place {
-    float *o, *max, *sum;
+    void *o;
+    float *max, *sum;
+    tril_dtype type;
 };
 
 static inline struct tril_place tril_place_of(const struct tril_job *job, const struct tril_task *task,
@@ -123,14 +180,13 @@ static inline struct tril_place tril_place_of(const struct tril_job *job, const 
         const int64_t blocks = (task->unit_keys - task->seq->key_begin + TRIL_KEY_BLOCK - 1) / TRIL_KEY_BLOCK;
         const int64_t at = block * rows + row->index;
         float *o = job->states + task->states, *max = o + blocks * rows * v_row;
-        return (struct tril_place){o + at * v_row, max + at, max + blocks * rows + at};
+        return (struct tril_place){o + at * v_row, max + at, max + blocks * rows + at, TRIL_F32};
     }
     const int64_t statistic = row->token * call->q_heads + row->head + block * call->statistics_part_stride;
     struct tril_place to = {NULL, call->row_max == NULL ? NULL : call->row_max + statistic,
-                            call->row_sum == NULL ? NULL : call->row_sum + statistic};
+                            call->row_sum == NULL ? NULL : call->row_sum + statistic, call->out.dtype};
     if (job->weights == NULL)
-        to.o =
-            (float *)(void *)((char *)tril_out_row(&call->out, row->token, row->head) + block * call->out_part_stride);
+        to.o = (char *)tril_out_row(&call->out, row->token, row->head) + block * call->out_part_stride;
     return to;
 }
 

@@ -125,6 +125,7 @@ static bool next_unit(const struct tril_plan *plan, const tril_attention *call, 
         if (walk->chunk >= 0) {
             unit_of(plan, call, seq, walk->chunk, walk->head, &walk->unit);
             walk->unit.packed = walk->packed;
+            if (call->block_tokens > 0) walk->unit.pages = walk->pages - tril_first_page(call, seq);
             walk->unit.unit = walk->units;
             walk->unit.states = walk->states;
             walk->head += walk->unit.heads;
@@ -132,6 +133,7 @@ static bool next_unit(const struct tril_plan *plan, const tril_attention *call, 
             return true;
         }
         walk->packed += tril_packed_offset(seq, seq->q_len);
+        walk->pages += tril_pages(call, seq);
     }
     return false;
 }
@@ -227,13 +229,17 @@ static void lay_out_area(struct tril_plan *plan, const tril_attention *call, con
     size_t at = 0;
     plan->v_panel = TRIL_KEY_BLOCK * TRIL_PANEL + 16;
     plan->q = place(&at, rows * call->qk_dim);
-    plan->k = place(&at, keys * call->qk_dim);
-    plan->v = place(&at, all_few ? TRIL_FEW_STEP * TRIL_PANEL : plan->v_row / TRIL_PANEL * (int64_t)plan->v_panel);
+    plan->k = place(&at, (keys + TRIL_PANEL) * call->qk_dim); /* and room for rows that become the last panel */
+    plan->v = place(&at, all_few ? TRIL_FEW_STEP * plan->v_row : plan->v_row / TRIL_PANEL * (int64_t)plan->v_panel);
     plan->s = place(&at, max_of((int64_t)blocking->tile_rows * TRIL_SCORE_ROW, few * TRIL_FEW_SCORE_ROW));
     plan->o = place(&at, rows * plan->v_row);
     plan->block_o = place(&at, few * plan->v_row);
     plan->row_max = place(&at, rows);
     plan->row_sum = place(&at, rows);
+    int64_t pages = 0;
+    for (int64_t i = 0; i < call->n_seqs && call->block_tokens > 0; i++)
+        pages += tril_pages(call, &call->seqs[i]);
+    plan->pages = place(&at, pages + 1); /* few rows ask for memory a page ahead, past the last one too */
     plan->area = at;
 }
 
@@ -246,7 +252,7 @@ bool tril_plan_make(struct tril_plan *plan, const tril_attention *call, const st
     const int64_t steps = blocking->task_rows / (step * plan->group);
     plan->positions = steps > 0 ? steps * step : 1;
     plan->v_row = round_up(call->v_dim, TRIL_PANEL);
-    plan->few_rows = blocking->few_rows;
+    plan->few_rows = call->math == TRIL_MATH_F32 ? blocking->few_rows : 0;
     const int64_t unit_tokens = call->k.layout == TRIL_PANELS ? TRIL_PANEL : 1;
     const bool together = call->k.head_stride / unit_tokens <= call->k.token_stride;
     plan->few_heads = together ? call->kv_heads : 1;

@@ -50,12 +50,14 @@ struct tril_plan {
     size_t bytes; /* of the whole, with the room to align its start */
     /* One area: offsets from its start. "row": of the task's largest number of rows. */
     size_t q;                /* [row][qk_dim]: packed queries */
-    size_t k;                /* [key/16][qk_dim][16]: a packed run of keys; tril_attend uses one block of it */
+    size_t k;                /* [key/16][qk_dim][16]: a packed run of keys, and a panel more; tril_attend uses one
+                              * block of it */
     size_t v, v_panel;       /* [v_row/16], v_panel floats apart, of [key][16]: one packed block of values */
     size_t s;                /* [tile_rows][TRIL_SCORE_ROW] or [row][TRIL_FEW_SCORE_ROW]: scores, then weights */
     size_t o;                /* [row][v_row]: the output before the division */
     size_t block_o;          /* [row][v_row]: one block's part of it, few-row tasks only */
     size_t row_max, row_sum; /* [row] */
+    size_t pages;            /* paged K/V: the block tables, int32 */
 };
 
 /* What one thread computes in one piece: query positions of one sequence, the query heads of some K/V heads, a range of
@@ -68,6 +70,7 @@ struct tril_task {
     int64_t first, keys; /* positions first ... keys - 1: a multiple of TRIL_KEY_BLOCK, and what the last query sees */
     int64_t token;       /* the token of k and v that holds position 0 (before them, if key_begin is not 0) */
     int64_t packed;      /* TRIL_WEIGHTS_PACKED: element of the sequence's first row */
+    int64_t pages;       /* paged K/V: where the sequence's table is in the job's, counted from position 0 */
     bool few;
     /* Of a split unit: */
     int64_t part, parts; /* 1: it is not split */
@@ -83,7 +86,7 @@ struct tril_walk {
     int level;
     int64_t seq, chunk, head; /* the unit after it: chunks count down from the sequence's last */
     bool in_seq;
-    int64_t packed, units, states; /* sums over the units before it */
+    int64_t packed, pages, units, states; /* sums over the units before it */
 };
 
 /* How many keys the query at `position` sees. */
@@ -102,6 +105,19 @@ static inline int64_t tril_key_end(const tril_seq *seq)
 static inline int64_t tril_seq_blocks(const tril_seq *seq)
 {
     return (tril_key_end(seq) - seq->key_begin + TRIL_KEY_BLOCK - 1) / TRIL_KEY_BLOCK;
+}
+
+/* Paged K/V: the entries of a sequence's table that its keys need, from the first one on. */
+static inline int64_t tril_first_page(const tril_attention *call, const tril_seq *seq)
+{
+    return seq->key_begin / call->block_tokens;
+}
+
+static inline int64_t tril_pages(const tril_attention *call, const tril_seq *seq)
+{
+    const int64_t end = tril_key_end(seq);
+    if (call->block_tokens == 0 || seq->q_len == 0 || end == seq->key_begin) return 0;
+    return (end - 1) / call->block_tokens + 1 - tril_first_page(call, seq);
 }
 
 /* TRIL_WEIGHTS_PACKED: where row i begins, in elements from the sequence's first row; i == q_len gives the size. */

@@ -40,6 +40,32 @@ static float fma_once(float a, float b, float c)
 }
 #endif
 
+/* Math mode BF16. A value rounded to bf16, where a subnormal counts as 0. */
+static float to_bf16(float x)
+{
+    const float y = tril_from_bf16(tril_to_bf16(x));
+    return y - y == 0.0f && y < 0x1p-126f && y > -0x1p-126f ? y * 0.0f : y;
+}
+
+/* a * b + c rounded once to 24 bits whatever the exponent, and then 0 if it is below 2^-126. What is 2^-126 after it
+ * was rounded to a subnormal's step is rounded again 64 binades higher; a, b and c are so small then that nothing
+ * overflows. */
+static float fma_flushed(float a, float b, float c)
+{
+    const float s = fma_once(a, b, c), limit = 0x1p-126f;
+    if (!(s <= limit && s >= -limit)) return s;
+    if (s != limit && s != -limit) return s * 0.0f;
+    const bool a_smaller = (a < 0.0f ? -a : a) < (b < 0.0f ? -b : b);
+    const float up = 0x1p64f, scaled = fma_once(a_smaller ? a * up : a, a_smaller ? b : b * up, c * up);
+    return scaled < limit * up && scaled > -limit * up ? s * 0.0f : s;
+}
+
+/* One step of a chain: two products, the second one first. */
+static float two_products(float a0, float b0, float a1, float b1, float c)
+{
+    return fma_flushed(a0, b0, fma_flushed(a1, b1, c));
+}
+
 /* 2^t for t <= 127: +0 below -126, a NaN stays. The magic number's ulp is 1, so adding it rounds to an integer, ties to
  * even. */
 static float exp2_once(float t)
@@ -72,34 +98,65 @@ static float exp2_from(float t, float max)
     return exp2_once(t - (max == MINUS_INF ? 0.0f : max));
 }
 
-/* Element (key, d) of a K/V head. */
-static const float *key_at(const struct tril_job *job, const struct tril_task *task, int64_t key, int64_t head,
-                           int *stride)
+/* A stored row as floats: in `to`, or where it lies if that is what it is. */
+static const float *as_floats(tril_dtype type, const char *row, float scale, int dim, int step, float *to)
+{
+    if (type == TRIL_F32 && step == 1) return (const float *)(const void *)row;
+    for (int d = 0; d < dim; d++)
+        to[d] = tril_element(type, row, scale, d, step);
+    return to;
+}
+
+static const float *query_row(const struct tril_job *job, const struct tril_task_row *row, float *to)
+{
+    const tril_tensor *q = &job->call->q;
+    return as_floats(q->dtype, tril_row(q, row->token, row->head), 1.0f, job->call->qk_dim, 1, to);
+}
+
+static const float *key_row(const struct tril_job *job, const struct tril_task *task, int64_t key, int64_t head,
+                            float *to)
 {
     const tril_tensor *k = &job->call->k;
-    const int64_t token = task->token + key;
-    if (k->layout == TRIL_PANELS) {
-        *stride = TRIL_PANEL;
-        return tril_row(k, token / TRIL_PANEL * TRIL_PANEL, head) + token % TRIL_PANEL;
+    const int dim = job->call->qk_dim, lane = k->layout == TRIL_PANELS ? (int)((task->token + key) % TRIL_PANEL) : 0;
+    const struct tril_rows rows = tril_rows_at(job, task, k, key - lane, head);
+    const char *row = rows.data + lane * tril_unit_bytes(k->dtype);
+    return as_floats(k->dtype, row, tril_scale_of(&rows, lane), dim, k->layout == TRIL_PANELS ? TRIL_PANEL : 1, to);
+}
+
+static const float *value_row(const struct tril_job *job, const struct tril_task *task, int64_t key, int64_t head,
+                              float *to)
+{
+    const tril_tensor *v = &job->call->v;
+    const struct tril_rows rows = tril_rows_at(job, task, v, key, head);
+    return as_floats(v->dtype, rows.data, tril_scale_of(&rows, 0), job->call->v_dim, 1, to);
+}
+
+/* q.k: one chain over the head, element by element or by pairs, of which the last may lack its second. */
+static float score(const struct tril_job *job, const float *q, const float *k)
+{
+    const int dim = job->call->qk_dim;
+    float s = 0.0f;
+    if (job->call->math == TRIL_MATH_F32) {
+        for (int d = 0; d < dim; d++)
+            s = fma_once(q[d], k[d], s);
+        return s;
     }
-    *stride = 1;
-    return tril_row(k, token, head);
+    for (int d = 0; d < dim; d += 2) {
+        const float q1 = d + 1 < dim ? to_bf16(q[d + 1]) : 0.0f, k1 = d + 1 < dim ? to_bf16(k[d + 1]) : 0.0f;
+        s = two_products(to_bf16(q[d]), to_bf16(k[d]), q1, k1, s);
+    }
+    return s;
 }
 
 /* t of n keys from `first` on; their maximum, and the sum of their p, 16 lanes by position and then a tree. */
 static void block_softmax(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
-                          int64_t first, int n, float *t, float *max, float *sum)
+                          int64_t first, int n, float *ws, float *t, float *max, float *sum)
 {
-    const tril_attention *call = job->call;
-    const float *q = tril_row(&call->q, row->token, row->head);
+    const float *q = query_row(job, row, ws + job->plan->q);
     float best = MINUS_INF, lane[LANES] = {0.0f};
     for (int j = 0; j < n; j++) {
-        int stride;
-        const float *k = key_at(job, task, first + j, row->head / job->plan->group, &stride);
-        float s = 0.0f;
-        for (int d = 0; d < call->qk_dim; d++)
-            s = fma_once(q[d], k[(ptrdiff_t)d * stride], s);
-        t[j] = s * job->log2_scale;
+        const float *k = key_row(job, task, first + j, row->head / job->plan->group, ws + job->plan->k);
+        t[j] = score(job, q, k) * job->log2_scale;
         best = larger(t[j], best);
     }
     for (int j = 0; j < n; j++)
@@ -131,18 +188,42 @@ static int block_keys(const struct tril_task *task, const struct tril_task_row *
 
 /* One block's O before any division, and its maximum and sum. */
 static void attend_block(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
-                         int64_t first, float *p, float *o, float *max, float *sum)
+                         int64_t first, float *ws, float *o, float *max, float *sum)
 {
     const tril_attention *call = job->call;
     const int n = block_keys(task, row, first);
-    block_softmax(job, task, row, first, n, p, max, sum);
+    float *p = ws + job->plan->s;
+    block_softmax(job, task, row, first, n, ws, p, max, sum);
     for (int d = 0; d < call->v_dim; d++)
         o[d] = 0.0f;
-    for (int j = 0; j < n; j++) {
-        const float *v = tril_row(&call->v, task->token + first + j, row->head / job->plan->group);
-        const float weight = exp2_from(p[j], *max);
+    const bool pairs = call->math == TRIL_MATH_BF16;
+    const int64_t head = row->head / job->plan->group;
+    float *room = o + job->plan->v_row; /* of a faster tier's panels: two rows more */
+    for (int j = 0; j < n; j += pairs ? 2 : 1) {
+        const float *v = value_row(job, task, first + j, head, room), weight = exp2_from(p[j], *max);
+        if (!pairs) {
+            for (int d = 0; d < call->v_dim; d++)
+                o[d] = fma_once(weight, v[d], o[d]);
+            continue;
+        }
+        const bool both = j + 1 < n;
+        const float *next = both ? value_row(job, task, first + j + 1, head, room + job->plan->v_row) : v;
+        const float next_weight = both ? to_bf16(exp2_from(p[j + 1], *max)) : 0.0f;
         for (int d = 0; d < call->v_dim; d++)
-            o[d] = fma_once(weight, v[d], o[d]);
+            o[d] = two_products(to_bf16(weight), to_bf16(v[d]), next_weight, both ? to_bf16(next[d]) : 0.0f, o[d]);
+    }
+}
+
+static void store(void *to, tril_dtype type, const float *o, int dim, float sum)
+{
+    unsigned char *p = to;
+    for (int d = 0; d < dim; d++) {
+        const float x = o[d] / (sum == 0.0f ? 1.0f : sum);
+        const uint16_t half = type == TRIL_F16 ? tril_to_f16(x) : tril_to_bf16(x);
+        if (type == TRIL_F32)
+            memcpy(p + 4 * d, &x, sizeof x);
+        else
+            memcpy(p + 2 * d, &half, sizeof half);
     }
 }
 
@@ -150,18 +231,19 @@ static void attend_row(const struct tril_job *job, const struct tril_task *task,
                        float *ws)
 {
     const tril_attention *call = job->call;
-    float *o = ws + job->plan->o, *block = ws + job->plan->v, *p = ws + job->plan->s;
+    float *o = ws + job->plan->o, *block = ws + job->plan->v;
     float row_max = MINUS_INF, row_sum = 0.0f;
 
     for (int d = 0; d < call->v_dim; d++)
         o[d] = 0.0f;
     for (int64_t first = task->first; first < task->keys && first < row->visible; first += TRIL_KEY_BLOCK) {
         float max, sum, old, fresh;
-        attend_block(job, task, row, first, p, block, &max, &sum);
+        attend_block(job, task, row, first, ws, block, &max, &sum);
         if (tril_blockwise(job, task)) {
             const struct tril_place to = tril_place_of(job, task, row, first);
-            for (int d = 0; d < call->v_dim; d++) /* the first block of all is folded onto +0 */
-                to.o[d] = first == 0 ? block[d] + 0.0f : block[d];
+            for (int d = 0; first == 0 && d < call->v_dim; d++) /* the first block of all is folded onto +0 */
+                block[d] += 0.0f;
+            store(to.o, to.type, block, call->v_dim, 1.0f);
             tril_store_statistics(&to, max, sum);
             continue;
         }
@@ -171,9 +253,7 @@ static void attend_row(const struct tril_job *job, const struct tril_task *task,
     }
     if (tril_blockwise(job, task)) return;
     const struct tril_place to = tril_place_of(job, task, row, task->first);
-    const float l = tril_divides(job, task) && row_sum != 0.0f ? row_sum : 1.0f;
-    for (int d = 0; d < call->v_dim; d++)
-        to.o[d] = o[d] / l;
+    store(to.o, to.type, o, call->v_dim, tril_divides(job, task) ? row_sum : 1.0f);
     tril_store_statistics(&to, row_max, row_sum);
 }
 
@@ -194,7 +274,7 @@ static void weights_row(const struct tril_job *job, const struct tril_task *task
     for (int64_t first = task->first; first < task->keys && first < row->visible; first += TRIL_KEY_BLOCK) {
         const int n = block_keys(task, row, first);
         float max, sum, old, fresh;
-        block_softmax(job, task, row, first, n, t, &max, &sum);
+        block_softmax(job, task, row, first, n, ws, t, &max, &sum);
         memcpy(to + first, t, (size_t)n * sizeof(float));
         if (tril_blockwise(job, task)) {
             const struct tril_place state = tril_place_of(job, task, row, first);
@@ -262,5 +342,7 @@ const struct tril_kernels tril_kernels_scalar = {
     .weights = weights_task,
     .weights_end = weights_end,
     .fold = fold_states,
+    .store = store,
     .exp2 = exp2_array,
+    .convert = tril_convert_row,
 };

@@ -48,7 +48,7 @@ static void blank(const struct tril_job *job, const struct tril_task *task)
         const int64_t sees = (row.visible < end ? row.visible : end) - begin;
         for (int64_t b = sees <= 0 ? 0 : (sees + TRIL_KEY_BLOCK - 1) / TRIL_KEY_BLOCK; b < blocks; b++) {
             const struct tril_place to = tril_place_of(job, &whole, &row, begin + b * TRIL_KEY_BLOCK);
-            memset(to.o, 0, (size_t)call->v_dim * sizeof(float));
+            memset(to.o, 0, (size_t)tril_row_bytes(to.type, call->v_dim));
             tril_store_statistics(&to, -__builtin_inff(), sum);
         }
     }
@@ -66,12 +66,12 @@ static void do_task(const struct tril_job *job, const struct tril_task *task, co
 }
 
 /* All tasks, on this thread alone. */
-static void do_all(const struct tril_job *job, const struct tril_kernels *kernels, float *areas)
+static void do_all(const struct tril_job *job, const struct tril_kernels *kernels, float *area)
 {
     struct tril_walk walk = {.level = 0};
     struct tril_task task;
     while (tril_plan_next(job->plan, job->call, &walk, &task))
-        do_task(job, &task, kernels, areas);
+        do_task(job, &task, kernels, area);
 }
 
 /* The tasks that this thread of a team is the first to claim. The walk is the same on each of them. */
@@ -91,31 +91,42 @@ static void do_share(const struct tril_job *job, const struct tril_kernels *kern
     }
 }
 
+/* Who serves a call of that math mode. */
+static const struct tril_kernels *kernels_for(tril_math math)
+{
+    const struct tril_kernels *kernels = tril_kernels_in_use();
+    return kernels->instead[math] == NULL ? kernels : kernels->instead[math];
+}
+
 static tril_status run(const tril_attention *call, enum tril_operation operation, const tril_weights_out *to,
                        void *workspace, size_t bytes, int thread, int threads)
 {
     struct tril_checked checked;
     struct tril_plan plan;
-    const struct tril_kernels *kernels = tril_kernels_in_use();
     tril_status status = tril_check_team(thread, threads);
     if (status == TRIL_OK) status = tril_check_call(call, operation, to, &checked);
     if (status != TRIL_OK || checked.query_tokens == 0) return status;
+    const struct tril_kernels *kernels = kernels_for(checked.call.math);
     if (!tril_plan_make(&plan, &checked.call, &kernels->blocking, threads)) return TRIL_ERR_OVERFLOW;
     status = tril_check_workspace(&checked, workspace, bytes, plan.bytes);
     if (status != TRIL_OK) return status;
 
-    float *start = aligned(workspace), *areas = start + plan.areas;
+    float *start = aligned(workspace), *area = start + plan.areas + (size_t)thread * plan.area;
+    int32_t *pages = (int32_t *)(void *)(area + plan.pages);
+    status = tril_check_pages(&checked.call, pages);
+    if (status != TRIL_OK) return status;
     const struct tril_job job = {
         .call = &checked.call,
         .weights = operation == TRIL_WEIGHING ? &checked.weights : NULL,
         .plan = &plan,
         .states = start + plan.states,
+        .pages = pages,
         .log2_scale = log2_scale(&checked.call),
     };
     if (threads == 1)
-        do_all(&job, kernels, areas);
+        do_all(&job, kernels, area);
     else
-        do_share(&job, kernels, (struct tril_team *)(void *)start, areas + (size_t)thread * plan.area, thread, threads);
+        do_share(&job, kernels, (struct tril_team *)(void *)start, area, thread, threads);
     return TRIL_OK;
 }
 
@@ -127,7 +138,8 @@ tril_status tril_workspace(const tril_attention *call, int threads, size_t *byte
     tril_status status = tril_check_team(0, threads);
     if (status == TRIL_OK) status = tril_check_call(call, TRIL_SIZING, NULL, &checked);
     if (status != TRIL_OK) return status;
-    if (!tril_plan_make(&plan, &checked.call, &tril_kernels_in_use()->blocking, threads)) return TRIL_ERR_OVERFLOW;
+    if (!tril_plan_make(&plan, &checked.call, &kernels_for(checked.call.math)->blocking, threads))
+        return TRIL_ERR_OVERFLOW;
     *bytes = plan.bytes;
     return TRIL_OK;
 }
@@ -168,32 +180,43 @@ tril_status tril_merge(const tril_partial *parts, int64_t n, int64_t rows, int64
     return TRIL_OK;
 }
 
+/* One row into a cache, in its type and layout. */
+static void append_row(const tril_tensor *cache, int64_t token, int64_t head, const char *from, int dim)
+{
+    const struct tril_kernels *kernels = tril_kernels_in_use();
+    const bool panels = cache->layout == TRIL_PANELS;
+    const size_t element = (size_t)tril_unit_bytes(cache->dtype);
+    char row[TRIL_MAX_HEAD_DIM * sizeof(float)];
+    char *to = (char *)(uintptr_t)tril_row(cache, panels ? token - token % TRIL_PANEL : token, head);
+    float *scale = cache->scales == NULL
+                       ? NULL
+                       : (float *)((uintptr_t)cache->scales +
+                                   (uintptr_t)(token * cache->scale_token_stride + head * cache->scale_head_stride));
+    kernels->convert(panels ? row : to, cache->dtype, scale, from, TRIL_F32, NULL, dim);
+    to += (size_t)(token % TRIL_PANEL) * element;
+    for (int d = 0; panels && d < dim; d++)
+        memcpy(to + (size_t)d * TRIL_PANEL * element, row + (size_t)d * element, element);
+}
+
 tril_status tril_append(const tril_tensor *cache, int64_t at, const tril_tensor *from, int64_t from_token,
                         int64_t tokens, int32_t kv_heads, int32_t dim)
 {
     const tril_status status = tril_check_append(cache, at, from, from_token, tokens, kv_heads, dim);
     if (status != TRIL_OK || tokens == 0) return status;
     for (int64_t i = 0; i < tokens; i++) {
-        for (int64_t head = 0; head < kv_heads; head++) {
-            const float *row = tril_row(from, from_token + i, head);
-            const int64_t token = at + i;
-            if (cache->layout == TRIL_PANELS) {
-                float *to = (float *)tril_row(cache, token - token % TRIL_PANEL, head) + token % TRIL_PANEL;
-                for (int d = 0; d < dim; d++)
-                    to[d * TRIL_PANEL] = row[d];
-            } else {
-                memcpy((float *)tril_row(cache, token, head), row, (size_t)dim * sizeof(float));
-            }
-        }
+        for (int64_t head = 0; head < kv_heads; head++)
+            append_row(cache, at + i, head, tril_row(from, from_token + i, head), dim);
     }
     return TRIL_OK;
 }
 
-/* Declared so that hosts can be written against it; see the header. */
-tril_status tril_convert(void *to, tril_dtype to_dtype, const void *from, tril_dtype from_dtype, int64_t n)
+tril_status tril_convert(void *to, tril_dtype to_dtype, float *to_scale, const void *from, tril_dtype from_dtype,
+                         const float *from_scale, int64_t n)
 {
-    (void)to, (void)to_dtype, (void)from, (void)from_dtype, (void)n;
-    return TRIL_ERR_UNSUPPORTED;
+    const tril_status status = tril_check_convert(to, to_dtype, to_scale, from, from_dtype, from_scale, n);
+    if (status != TRIL_OK) return status;
+    tril_kernels_in_use()->convert(to, to_dtype, to_scale, from, from_dtype, from_scale, n);
+    return TRIL_OK;
 }
 
 const char *tril_status_text(tril_status status)

@@ -2,6 +2,7 @@
  *
  *   TRIL_TEST_SEED=<n>          the seed of the random cases; else the clock, and printed
  *   TRIL_TEST_SCALE=<x>         times as many random cases (an emulator wants 0.05)
+ *   TRIL_TEST_EVERY=<n>         of the cases that are written down in tables one in n
  *   TRIL_TEST_CHECK, _CASE      only this check, only this case: what the report of a failure says
  *   TRIL_TEST_TIER=<name>       only this tier
  *   TRIL_TEST_EXPECT=<a,b>      tiers that must be usable here: a tier that was expected and skipped is a failure;

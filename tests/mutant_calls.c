@@ -49,6 +49,12 @@ tril_status tril_append(const tril_tensor *cache, int64_t at, const tril_tensor 
     return library()->append(cache, at, from, from_token, tokens, kv_heads, dim);
 }
 
+tril_status tril_convert(void *to, tril_dtype to_dtype, float *to_scale, const void *from, tril_dtype from_dtype,
+                         const float *from_scale, int64_t n)
+{
+    return library()->convert(to, to_dtype, to_scale, from, from_dtype, from_scale, n);
+}
+
 const char *tril_status_text(tril_status status)
 {
     return status == TRIL_OK ? "ok" : "an error";

@@ -2,9 +2,13 @@
 
 A mutant is a file under src/, text that occurs there exactly once, and what takes its place. Every mutant becomes one
 self-contained C file: the tier's source with the project's own headers inlined and the mistake made on the way, its
-table renamed. Mistakes outside the tiers come with a copy of the scalar tier and of the whole library. A text that is
-not found any more makes a mutant without kernels, which test_mutants reports: bring the list up to date with the source
-then.
+table renamed. A text that is not found any more makes a mutant without kernels, which test_mutants reports: bring the
+list up to date with the source then.
+
+To compile them is most of the cost, so each has no more than its mistake needs. A mutant of the engine computes one
+math mode; the other one's calls go to the tier without mistakes, the way a tier may leave a mode to another one
+(tril_kernels.instead). A mistake in what all tiers share is made in the scalar tier. One outside the tiers comes with a
+copy of the scalar tier and of the whole library.
 
   mutants.py list ENGINE_TIER                                 the mutants' names, one per line
   mutants.py make SRC ENGINE_TIER ENGINE_SOURCE OUTDIR        mutant_<name>.c for all, and mutant_table.c
@@ -14,7 +18,7 @@ import os
 import re
 import sys
 
-# The engine's, made with the host's first tier that has one (avx2, neon).
+# The engine's, made with the host's first tier that has one (avx2, neon), of math mode F32.
 ENGINE = [
     ('control', 'engine/attend.h', '', ''),
     # the triangle
@@ -34,12 +38,13 @@ ENGINE = [
     ('finite_minus_inf', 'engine/softmax.h', '#define MINUS_INF (-__builtin_inff())', '#define MINUS_INF (-1e4f)'),
     ('key_past_the_last', 'engine/pack.h', 'r[i] = i >= n ? v_zero()',
      'row = (const void *)(from + i * stride); r[i] = i > n ? v_zero()'),
-    ('value_tail_dropped', 'engine/pack.h', 'const int left = dims - whole * PANEL - u;',
-     'const int left = dims - whole * PANEL - u - (dims == 17);'),
-    ('value_read_past_row', 'engine/pack.h', 'left < 0 ? 0 : left < V_LANES ? left : V_LANES',
-     'left < 0 ? 0 : V_LANES'),
+    ('value_tail_dropped', 'engine/pack.h', 'load_some(type, row, d + u, dims - d - u, s)',
+     'load_some(type, row, d + u, dims - d - u - (dims == 17), s)'),
+    ('value_read_past_row', 'engine/load.h',
+     'n >= V_LANES ? load_vec(type, row, d, scale) : load_part(type, row, d, n < 0 ? 0 : n, scale)',
+     'load_vec(type, row, d, scale)'),
     ('key_read_past_row', 'engine/pack.h', 'dims == V_LANES ? v_load(row) : v_load_part(row, dims)', 'v_load(row)'),
-    ('output_past_v_dim', 'engine/attend.h', 'v_store_part(to.o + d, dims - d,', 'v_store_part(to.o + d, V_LANES,'),
+    ('output_past_v_dim', 'engine/load.h', 'v_store_part(f + d, dim - d,', 'v_store_part(f + d, V_LANES,'),
     ('weights_past_visible', 'engine/weights.h', 'v_store_part(to, n, v_div(', 'v_store_part(to, V_LANES, v_div('),
     ('aligned_past_the_end', 'engine/weights.h', 'return head < n ? head : n;', 'return head;'),
     ('run_boundary', 'engine/weights.h', 'row[i].visible <= first + RUN_KEYS', 'row[i].visible < first + RUN_KEYS'),
@@ -47,32 +52,35 @@ ENGINE = [
      'to + visible, columns - visible - (visible < columns));'),
     # where things lie
     ('query_head', 'engine/pack.h', 'task->head * group + g', 'task->head + g'),
-    ('query_head_of_few', 'kernels.h', '(task->head + head) * group', '(task->head + head)'),
-    ('output_head', 'kernels.h', 'tril_out_row(&call->out, row->token, row->head)',
-     'tril_out_row(&call->out, row->token, call->q_heads - 1 - row->head)'),
-    ('key_offset', 'engine/pack.h', 'tril_row(k, task->token + first + key, head)',
-     'tril_row(k, task->token - task->seq->kv_first + first + key, head)'),
-    ('value_head', 'engine/pack.h', 'task->token + first + key, task->head);\n        float *at',
-     'task->token + first + key, 0);\n        float *at'),
-    ('packed_offset', 'kernels.h', 'tril_packed_offset(task->seq, query)',
-     'tril_packed_offset(task->seq, query + 1) - 1'),
+    ('key_offset', 'engine/pack.h', 'tril_rows_at(job, task, k, first + key, head)',
+     'tril_rows_at(job, task, k, first + key - task->seq->kv_first, head)'),
+    ('value_head', 'engine/pack.h', 'tril_rows_at(job, task, v, first + key, task->head)',
+     'tril_rows_at(job, task, v, first + key, 0)'),
     ('statistics_forgotten', 'engine/attend.h', 'tril_store_statistics(&to, max, sum);', ';'),
-    ('statistics_only_with_max', 'kernels.h', 'if (to->sum != NULL)', 'if (to->max != NULL)'),
     # special values
     ('nan_in_max', 'engine/softmax.h', 'const vf base = v_ninf_to_zero(v_set1(max));', 'const vf base = v_set1(max);'),
     ('nan_dropped_by_exp2', 'engine/exp2.h', 'n[u] = v_rint(x[u]);',
      'n[u] = v_rint(x[u] = v_max(x[u], v_set1(-200.0f)));'),
     ('fold_of_minus_inf', 'engine/softmax.h', 'base = v_ninf_to_zero(top)', 'base = top'),
-    ('no_key_divides', 'engine/attend.h', 'tril_divides(job, task) && sum != 0.0f ?', 'tril_divides(job, task) ?'),
+    ('no_key_divides', 'engine/load.h', 'v_set1(sum != 0.0f ? sum : 1.0f)', 'v_set1(sum)'),
     ('minus_zero_max', 'engine/softmax.h', ') + 0.0f; /*', '); /*'),
+    # stored types
+    ('q4_halves_swapped', 'engine/load.h', 'd % TRIL_Q_BLOCK >= TRIL_Q_BLOCK / 2',
+     'd % TRIL_Q_BLOCK < TRIL_Q_BLOCK / 2'),
+    ('q8_scale_of_first_block', 'engine/load.h', 'v_mul(v_set1_f16(row), v_load_i8(',
+     'v_mul(v_set1_f16(row - d / TRIL_Q_BLOCK * TRIL_Q8_BYTES), v_load_i8('),
+    ('scale_of_first_row', 'kernels.h', 'rows->scales + i * rows->scale_stride', 'rows->scales'),
+    ('stored_tail_short', 'engine/load.h', '(size_t)(n * unit)', '(size_t)((n - (n == 3)) * unit)'),
+    ('stored_tail_past_row', 'engine/load.h', '(size_t)(n * unit)', '(size_t)(V_LANES * unit)'),
+    ('half_output_past_row', 'engine/load.h', 'some, (size_t)(dim - d) * 2);', 'some, sizeof some);'),
     # order and rounding
     ('fold_swapped', 'engine/softmax.h', 'v_fma(v_load_part(row_sum + r, n), a, v_mul(v_load_part(sum + r, n), b))',
      'v_fma(v_load_part(sum + r, n), b, v_mul(v_load_part(row_sum + r, n), a))'),
     ('fold_split', 'engine/tile.h', 'v_fma(v_load(o), old, v_mul(acc, fresh))',
      'v_add(v_mul(v_load(o), old), v_mul(acc, fresh))'),
     ('running_max', 'engine/softmax.h', 'top = v_max(mb, m)', 'top = v_max(v_add(mb, v_set1(1.0f)), m)'),
-    ('divide_by_reciprocal', 'engine/attend.h', 'v_store(to.o + d, v_div(v_load(o + d), l))',
-     'v_store(to.o + d, v_mul(v_load(o + d), v_div(v_set1(1.0f), l)))'),
+    ('divide_by_reciprocal', 'engine/load.h', 'v_store(f + d, v_div(v_load(o + d), l))',
+     'v_store(f + d, v_mul(v_load(o + d), v_div(v_set1(1.0f), l)))'),
     ('exp2_coefficient', 'engine/exp2.h', '0x1.c6af76p-5f', '0x1.c6af78p-5f'),
     ('never_closed', 'engine/block.h', 'row->visible <= block->first + TRIL_KEY_BLOCK',
      'row->visible < block->first + TRIL_KEY_BLOCK'),
@@ -81,22 +89,21 @@ ENGINE = [
      'sum[u % 1] = v_add(sum[u % 1], p[u]);'),
     # few rows
     ('few_row_end', 'engine/few.h',
-     'own = (size_t)row_end[i] < end ? (size_t)row_end[i] : end;', 'own = end;'),
+     'return (size_t)row_end[i] < end ? (size_t)row_end[i] : end;', 'return end;'),
     ('few_last_key', 'engine/few.h', 'visible < keys ? (int)visible : keys;',
      'visible < keys ? (int)visible : keys - (keys == 17);'),
     ('few_position', 'engine/few.h', 'task->position + r % of_head / group', 'task->position + r / group'),
-    ('few_value_tail_dropped', 'engine/few.h', 'if (whole < dims) {', 'if (whole + 1 < dims) {'),
-    ('few_value_tail_past_row', 'engine/few.h', '+ whole,\n                                        dims - whole));',
-     '+ whole, V_LANES));'),
-    ('few_value_tail_place', 'engine/few.h', 'o + vecs * V_LANES, o_row, stream);',
-     'o + (vecs - (vecs > 1)) * V_LANES, o_row, stream);'),
+    ('few_value_tail_dropped', 'engine/few.h', 'whole < dims ? to : NULL', 'whole + 1 < dims ? to : NULL'),
+    ('few_value_tail_past_row', 'engine/few.h', 'stride + whole, dims - whole)', 'stride + whole, V_LANES)'),
+    ('few_value_tail_place', 'engine/few.h', 'o + v.vecs * V_LANES, o_row, stream);',
+     'o + (v.vecs - (v.vecs > 1)) * V_LANES, o_row, stream);'),
     ('few_last_dim', 'engine/few.h', 'lane < V_LANES && lane < left', 'lane < V_LANES && lane < left - (left == 3)'),
     ('few_keys_past_the_extent', 'engine/few.h', 'done + V_LANES <= n; done', 'done < n; done'),
     ('few_scores_of_third_head', 'engine/few.h', 'plan->s + (size_t)(head * rows) * FEW_ROW',
      'plan->s + (size_t)(head % 2 * rows) * FEW_ROW'),
     ('few_query_of_head', 'engine/few.h', 'plan->q + (size_t)(head * rows) * (size_t)dims', 'plan->q'),
     ('few_rows_of_chain', 'engine/few.h',
-     'for (int i = 1; i < n; i++) {\n        const size_t own', 'for (int i = 1; i < n && i < 5; i++) {\n        const size_t own'),
+     'if (own > least)\n            few_chain(job, later', 'if (own > least && i < 5)\n            few_chain(job, later'),
     ('few_second_tile', 'engine/few.h', 'group, q + (size_t)r * (size_t)dims,', 'group, q,'),
     ('few_chains_not_begun', 'engine/few.h', '(size_t)(task->heads * rows * plan->v_row)',
      '(size_t)(rows * plan->v_row)'),
@@ -105,38 +112,69 @@ ENGINE = [
     ('few_weights', 'engine/weights.h', '(size_t)r * FEW_ROW,\n                   (size_t)end[r] * sizeof(float));',
      '(size_t)r * FEW_ROW,\n                   (size_t)(end[r] - (end[r] == 33)) * sizeof(float));'),
     # partial results
-    ('slot_from_key_0', 'kernels.h', '(key - task->seq->key_begin) / TRIL_KEY_BLOCK : 0', 'key / TRIL_KEY_BLOCK : 0'),
-    ('slot_off_by_one', 'kernels.h', 'block * rows + row->index;', 'block * (rows - 1) + row->index;'),
-    ('sums_off_by_one', 'kernels.h', 'max + blocks * rows + at}', 'max + blocks * rows + at + 1}'),
-    ('part_stride', 'kernels.h', 'block * call->out_part_stride)', 'block * (call->out_part_stride & ~(int64_t)63))'),
-    ('statistics_part_stride', 'kernels.h', 'block * call->statistics_part_stride;',
-     'block * (call->statistics_part_stride & ~(int64_t)3);'),
-    ('divided_too_early', 'kernels.h', '!tril_in_states(job, task) && (job->call->flags & TRIL_UNNORMALISED) == 0',
-     '(job->call->flags & TRIL_UNNORMALISED) == 0'),
     ('raw_block_0', 'engine/attend.h', 'alone && first > 0 ? -0.0f', 'alone ? -0.0f'),
     ('raw_block_0_of_few', 'engine/attend.h', 'first == 0 && d < dims', 'first < 0 && d < dims'),
     ('alone_keeps_the_maximum', 'engine/attend.h', 'row_max[i] = max[i];',
      'row_max[i] = row_max[i] > max[i] ? row_max[i] : max[i];'),
-    ('fold_reversed', 'engine/few.h', 'for (int i = 0; i < n; i++) {\n        float old, fresh;',
+    ('fold_reversed', 'engine/softmax.h', 'for (int i = 0; i < n; i++) {\n        float old, fresh;',
      'for (int i = n - 1; i >= 0; i--) {\n        float old, fresh;'),
-    ('fold_tail', 'engine/few.h', 'v_store_part(o + d, dim - d,', 'v_store_part(o + d, V_LANES,'),
+    ('fold_tail', 'engine/softmax.h', 'v_store_part(o + d, dim - d,', 'v_store_part(o + d, V_LANES,'),
     ('weights_keep_tail', 'engine/weights.h', '(size_t)(columns - row->visible) * sizeof(float));',
      '(size_t)(columns - row->visible - 1) * sizeof(float));'),
     ('weights_keep_end', 'engine/weights.h', 'if (row->visible < end) end = row->visible;', ''),
     ('weights_states_of_few', 'engine/weights.h',
      'if (tril_blockwise(job, task)) tril_store_statistics(&place, max[r], sum[r]);', ''),
     # panels
-    ('panels_off_by_one', 'engine/block.h', 'tril_row(k, task->token + first, task->head), PANEL',
-     'tril_row(k, task->token + first + (first > 0 ? PANEL : 0), task->head), PANEL'),
-    ('panels_without_padding', 'engine/block.h', '(size_t)k->token_stride * PANEL / sizeof(float)',
+    ('panels_off_by_one', 'engine/pack.h', 'tril_rows_at(job, task, k, first, head)',
+     'tril_rows_at(job, task, k, first + (first > 0 ? PANEL : 0), head)'),
+    ('panels_without_padding', 'engine/pack.h', '(size_t)k->token_stride * PANEL / sizeof(float)',
      'PANEL * (size_t)job->call->qk_dim'),
-    ('panels_of_first_head', 'engine/few.h', 'panels.data = tril_row(x, task->token + key, task->head + head)',
-     'panels.data = tril_row(x, task->token + key, task->head)'),
+    ('panels_of_first_head', 'engine/few.h', 'panels_of(job, task, task->head + head,',
+     'panels_of(job, task, task->head,'),
     ('panels_of_a_run', 'engine/weights.h', '(size_t)(b * TRIL_KEY_BLOCK / PANEL) * panels.panel_stride',
      '(size_t)(b * TRIL_KEY_BLOCK / PANEL) * PANEL * (size_t)job->call->qk_dim'),
+    ('panels_of_any_type', 'engine/pack.h', 'k->layout == TRIL_PANELS && k->dtype == TRIL_F32 &&',
+     'k->layout == TRIL_PANELS &&'),
+    ('panels_in_place_across_pages', 'engine/pack.h', ' && tril_keys_together(job, key, n) == n', ''),
+    ('panel_of_halves', 'engine/pack.h', 'load_vec(type, from.data, d * PANEL + u,',
+     'load_vec(type, from.data, d * dims + u,'),
+    # pages
+    ('values_across_pages', 'kernels.h', 'return left < n ? (int)left : n;', 'return n;'),
+    # convert
+    ('convert_below_a_half', 'engine/convert.h', 'v_set1(0x1.fffffep-2f)', 'v_set1(0.5f)'),
+    ('convert_first_of_equals', 'engine/convert.h', 'up < down ? -down : tril_peak(from, TRIL_Q_BLOCK)', '-down'),
+    ('convert_nan_of_block', 'engine/convert.h', 'v_add(v_sub(up, down), v_set1(8.5f))', 'v_add(v, v_set1(8.5f))'),
+    ('convert_end_short', 'engine/convert.h', '(size_t)(2 * (n - i))', '(size_t)(2 * (n - i - (n == 23)))'),
+    ('convert_reads_past_row', 'engine/convert.h',
+     'i + V_LANES <= n ? v_load(x + i) : v_load_part(x + i, (int)(n - i))', 'v_load(x + i)'),
 ]
 
-# The vector headers'.
+# The engine's in math mode BF16.
+PAIRS = [
+    ('pairs_control', 'engine/attend.h', '', ''),
+    ('pair_last_key', 'engine/tile.h', 'bv[0] = v_first_of_pair(bv[0]);', ''),
+    ('pair_key_past_head', 'engine/pairs.h', 'd + 1 < dims ? v_load(from + PANEL + u) : v_zero()',
+     'v_load(from + PANEL + u)'),
+    ('pair_value_of_next_page', 'engine/pairs.h', '(size_t)(run / 2) * PANEL', '(size_t)run * PANEL'),
+    ('pair_weights_cut', 'engine/pairs.h', 'v_store_weights(to + i, v_load(p + i));',
+     'for (int u = 0; u < V_LANES; u++) to[i + u] = (uint16_t)(tril_float_to_bits(p[i + u]) >> 16);'),
+    ('pair_sum_of_rounded', 'engine/softmax.h', 'sum[u % SUM_VECS] = v_add(sum[u % SUM_VECS], p[u]);',
+     'uint16_t half[V_LANES]; v_store_bf16(half, p[u]);\n'
+     'sum[u % SUM_VECS] = v_add(sum[u % SUM_VECS], v_load_bf16(half));'),
+    ('pair_sum_in_doubt', 'engine/tile.h', 'pairs && !V_DOT_EXACT && v_low_any(low)', 'false'),
+    # the same chains without haste
+    ('slow_last_key', 'engine/pairs.h', 'k + 1 < n ? UINT32_MAX : 0xffff;', 'UINT32_MAX;'),
+    ('slow_keeps_subnormal', 'engine/pairs.h', 'return __builtin_copysignf(0.0f, t);\n    const float small',
+     'return t;\n    const float small'),
+    ('slow_boundary', 'engine/pairs.h', 'if (!(__builtin_fabsf(t) <= limit))', 'if (!(__builtin_fabsf(t) < limit))'),
+    ('slow_order', 'engine/pairs.h',
+     'a & 0xffff0000), tril_bits_to_float(b & 0xffff0000), c);\n'
+     '    return flushed_fma(tril_bits_to_float(a << 16), tril_bits_to_float(b << 16), t);',
+     'a << 16), tril_bits_to_float(b << 16), c);\n'
+     '    return flushed_fma(tril_bits_to_float(a & 0xffff0000), tril_bits_to_float(b & 0xffff0000), t);'),
+]
+
+# The vector headers', in math mode F32.
 VECTOR = {
     'avx2': [
         ('sum_tree', 'x86/vec_avx2.h', 'c = _mm_add_ps(b, _mm_movehl_ps(b, b));\n    return _mm_cvtss_f32(_mm_add_ss',
@@ -147,6 +185,10 @@ VECTOR = {
          '(void)lane;\n    return _mm256_add_ps(_mm256_mul_ps(a, b), c);'),
         ('lane_mask', 'x86/vec_avx2.h', '_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)',
      '_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 6)'),
+        ('bf16_ties', 'x86/vec_avx2.h', '_mm256_set1_epi32(0x7fff)), odd), 16)',
+         '_mm256_set1_epi32(0x8000)), odd), 16)'),
+        ('f16_cut', 'x86/vec_avx2.h', '_mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT',
+         '_mm256_cvtps_ph(v, _MM_FROUND_TO_ZERO'),
     ],
     'neon': [
         ('sum_tree', 'arm/vec_neon.h', 'vaddq_f32(vaddq_f32(s[0], s[2]), vaddq_f32(s[1], s[3]))',
@@ -155,23 +197,69 @@ VECTOR = {
         ('max_takes_nan', 'arm/vec_neon.h', 'vbslq_f32(vcgtq_f32(x, best), x, best)', 'vmaxq_f32(x, best)'),
         ('lane_of_a', 'arm/vec_neon.h', '%2.s[1]', '%2.s[2]'),
         ('lane_mask', 'arm/vec_neon.h', '{0, 1, 2, 3}', '{0, 1, 2, 2}'),
+        ('bf16_ties', 'arm/vec_neon.h', 'vdupq_n_u32(0x7fff)), odd), 16)', 'vdupq_n_u32(0x8000)), odd), 16)'),
+        ('f16_cut', 'arm/vec_neon.h', 'vcvt_f16_f32(v)',
+         'vcvt_f16_f32(vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(v), vdupq_n_u32(0xffffe000))))'),
+    ],
+}
+
+# And in math mode BF16.
+VECTOR_PAIRS = {
+    'avx2': [
+        ('pair_ties', 'x86/vec_avx2.h', '_mm256_set1_epi32(0x7fff)), odd);', '_mm256_set1_epi32(0x8000)), odd);'),
+        ('pair_subnormal', 'x86/vec_avx2.h',
+         'return _mm256_andnot_si256(_mm256_and_si256(tiny, _mm256_set1_epi32(INT32_MAX)), number);', 'return number;'),
+        ('pair_order', 'x86/vec_avx2.h',
+         '_mm256_fmadd_ps(v_upper(a), v_upper(b), c), s = _mm256_fmadd_ps(v_lower(a), v_lower(b), t)',
+         '_mm256_fmadd_ps(v_lower(a), v_lower(b), c), s = _mm256_fmadd_ps(v_upper(a), v_upper(b), t)'),
+        ('pair_low_second', 'x86/vec_avx2.h', 'v_low_note(v_low_note(*low, t), s)', 'v_low_note(*low, s)'),
+        ('pair_low_first', 'x86/vec_avx2.h', 'v_low_note(v_low_note(*low, t), s)', 'v_low_note(*low, t)'),
+    ],
+    'neon': [
+        ('pair_ties', 'arm/vec_neon.h', 'vdupq_n_u32(0x7fff)), odd);', 'vdupq_n_u32(0x8000)), odd);'),
+        ('pair_subnormal', 'arm/vec_neon.h', 'return vandq_u32(number, vorrq_u32(normal, vdupq_n_u32(0x80000000)));',
+         'return number;'),
+        ('pair_order', 'arm/vec_neon.h',
+         'a_fma(v_upper(a), lane, v_upper(b), c), s = a_fma(v_lower(a), lane, v_lower(b), t)',
+         'a_fma(v_lower(a), lane, v_lower(b), c), s = a_fma(v_upper(a), lane, v_upper(b), t)'),
+        ('pair_low_second', 'arm/vec_neon.h', 'v_low_note(v_low_note(*low, t), s)', 'v_low_note(*low, s)'),
+        ('pair_low_first', 'arm/vec_neon.h', 'v_low_note(v_low_note(*low, t), s)', 'v_low_note(*low, t)'),
     ],
 }
 
 # The scalar tier against its own mutants: these run on any machine, and show that the oracle is not blind to itself.
+# Their control is the library's, which is a copy of the scalar tier too.
 SCALAR = [
-    ('scalar_control', 'scalar.c', '', ''),
     ('scalar_visible', 'plan.h', 'position < 0 ? 0 : position + 1', 'position < 0 ? 0 : position + (position != 20)'),
     ('scalar_max_nan', 'scalar.c', 'return x > best ? x : best;', 'return x < best ? best : x;'),
     ('scalar_lanes', 'scalar.c', '#define LANES     16', '#define LANES     8'),
     ('scalar_threshold', 'scalar.c', 't < -126.0f', 't <= -126.0f'),
     ('scalar_weights_past_row', 'scalar.c', 'j < columns; j++)', 'j <= columns; j++)'),
     ('scalar_sum_not_fused', 'scalar.c', 'fma_once(*row_sum, *old, sum * *fresh)', '*row_sum * *old + sum * *fresh'),
-    ('scalar_panel', 'scalar.c', 'tril_row(k, token / TRIL_PANEL * TRIL_PANEL, head) + token % TRIL_PANEL',
-     'tril_row(k, token / TRIL_PANEL * TRIL_PANEL, head) + key % TRIL_PANEL + (key == 37)'),
-    ('scalar_raw_block_0', 'scalar.c', 'first == 0 ? block[d] + 0.0f : block[d]', 'block[d]'),
+    ('scalar_panel', 'scalar.c', 'rows.data + lane * tril_unit_bytes(k->dtype)',
+     'rows.data + (lane + (key == 37)) * tril_unit_bytes(k->dtype)'),
+    ('scalar_raw_block_0', 'scalar.c', 'first == 0 && d < call->v_dim', 'first < 0 && d < call->v_dim'),
     ('scalar_fold_reversed', 'scalar.c', 'for (int i = 0; i < n; i++) {\n        float old, fresh;',
      'for (int i = n - 1; i >= 0; i--) {\n        float old, fresh;'),
+    # what it shares with every tier: where things lie
+    ('query_head_of_few', 'kernels.h', '(task->head + head) * group', '(task->head + head)'),
+    ('output_head', 'kernels.h', 'tril_out_row(&call->out, row->token, row->head)',
+     'tril_out_row(&call->out, row->token, call->q_heads - 1 - row->head)'),
+    ('packed_offset', 'kernels.h', 'tril_packed_offset(task->seq, query)',
+     'tril_packed_offset(task->seq, query + 1) - 1'),
+    ('statistics_only_with_max', 'kernels.h', 'if (to->sum != NULL)', 'if (to->max != NULL)'),
+    ('slot_from_key_0', 'kernels.h', '(key - task->seq->key_begin) / TRIL_KEY_BLOCK : 0', 'key / TRIL_KEY_BLOCK : 0'),
+    ('slot_off_by_one', 'kernels.h', 'block * rows + row->index;', 'block * (rows - 1) + row->index;'),
+    ('sums_off_by_one', 'kernels.h', 'max + blocks * rows + at,', 'max + blocks * rows + at + 1,'),
+    ('part_stride', 'kernels.h', 'block * call->out_part_stride;', 'block * (call->out_part_stride & ~(int64_t)63);'),
+    ('statistics_part_stride', 'kernels.h', 'block * call->statistics_part_stride;',
+     'block * (call->statistics_part_stride & ~(int64_t)3);'),
+    ('divided_too_early', 'kernels.h', '!tril_in_states(job, task) && (job->call->flags & TRIL_UNNORMALISED) == 0',
+     '(job->call->flags & TRIL_UNNORMALISED) == 0'),
+    ('scale_of_first_head', 'kernels.h', ' + head * x->scale_head_stride', ''),
+    ('scale_of_first_page', 'kernels.h', 'block * x->scale_block_stride', '0'),
+    ('page_of_next_key', 'kernels.h', '(uint32_t)key / tokens]', '((uint32_t)key + 1) / tokens]'),
+    ('pages_of_first_sequence', 'kernels.h', 'job->pages[task->pages + ', 'job->pages['),
 ]
 
 # The rest of the library, with the scalar tier: how a call is cut up, shared, folded, merged.
@@ -195,18 +283,20 @@ LIBRARY = [
     ('first_state_not_taken', 'fold.c', 'if (o != state->o) memmove(', 'if (o == state->o) memmove('),
     ('block_between_parts', 'plan.c', 'const int64_t begin = blocks * part / parts,',
      'const int64_t begin = blocks * part / parts + (part == 2),'),
-    ('rows_not_divided', 'fold.c', 'if (dim > 0 && tril_divides(job, &whole))',
-     'if (dim > 3 && tril_divides(job, &whole))'),
+    ('rows_not_divided', 'fold.c', 'tril_divides(job, &whole) ? sum', 'tril_divides(job, &whole) && dim > 3 ? sum'),
     ('states_overlap', 'plan.c', 'walk->states += unit_states(plan, &walk->unit);', ''),
     ('range_token', 'plan.c', 'unit->token = seq->kv_first - seq->key_begin;', 'unit->token = seq->kv_first;'),
     ('range_end', 'plan.c', 'min_of(end, tril_visible(unit->position + unit->queries - 1))',
      'tril_visible(unit->position + unit->queries - 1)'),
+    ('pages_of_range', 'plan.c', 'walk->pages - tril_first_page(call, seq)', 'walk->pages'),
+    ('page_that_is_not_there', 'check.c', 'block >= call->n_blocks', 'block > call->n_blocks'),
+    ('page_table_past_end', 'check.c', 'page < pages; page++', 'page <= pages; page++'),
     ('packed_of_batch', 'plan.c', 'walk->packed += tril_packed_offset', 'walk->packed = tril_packed_offset'),
     # what sees nothing
     ('blank_without_mark', 'tril.c', '!= 0 ? -0.0f : 0.0f;', '!= 0 ? 0.0f : 0.0f;'),
     ('blank_block_missed', 'tril.c', '(sees + TRIL_KEY_BLOCK - 1) / TRIL_KEY_BLOCK; b', 'sees / TRIL_KEY_BLOCK + 1; b'),
-    ('blank_by_every_part', 'tril.c', 'to.o, 0, (size_t)call->v_dim * sizeof(float));',
-     'to.o, 0, (size_t)(call->v_dim + 1) * sizeof(float));'),
+    ('blank_past_row', 'tril.c', 'tril_row_bytes(to.type, call->v_dim))',
+     'tril_row_bytes(to.type, call->v_dim) + tril_unit_bytes(to.type))'),
     # merge and append
     ('merge_reversed', 'fold.c', 'const tril_partial *part = &parts[i];',
      'const tril_partial *part = &parts[n - 1 - i];'),
@@ -216,20 +306,39 @@ LIBRARY = [
     ('merge_divides_always', 'tril.c', 'if ((flags & TRIL_UNNORMALISED) == 0) sum =', 'sum ='),
     ('merge_of_many', 'fold.c', 'if (held < AT_ONCE) continue;\n        kernels->fold(o, dim, max, sum, states, held);',
      'if (held < AT_ONCE) continue;\n        kernels->fold(o, dim, max, sum, states, held - 1);'),
-    ('append_panel', 'tril.c', 'head) + token % TRIL_PANEL;', 'head) + i % TRIL_PANEL;'),
+    ('append_panel', 'tril.c', '(token % TRIL_PANEL) * element', '(token % TRIL_PANEL)'),
+    ('append_scale', 'tril.c', ' + head * cache->scale_head_stride', ''),
     ('append_from', 'tril.c', 'tril_row(from, from_token + i, head)', 'tril_row(from, i, head)'),
+    # convert
+    ('convert_by_stored_scale', 'formats.h', '0.0f : 1.0f / scale;', '0.0f : 1.0f / tril_from_f16(tril_to_f16(scale));'),
+    ('convert_ties', 'formats.h', 'rest <= -0.5f', 'rest < -0.5f'),
+    ('convert_last_of_equals', 'formats.h', '> __builtin_fabsf(peak)', '>= __builtin_fabsf(peak)'),
 ]
-LIBRARY_SOURCES = ['check.c', 'plan.c', 'team.c', 'fold.c', 'tril.c']
+LIBRARY_SOURCES = ['check.c', 'plan.c', 'team.c', 'fold.c', 'convert.c', 'tril.c']
 # What they define, and so has another name in every copy. table.c says which copy serves a call.
 PUBLIC = ['tril_workspace', 'tril_attend', 'tril_weights', 'tril_attend_team', 'tril_weights_team', 'tril_merge',
-          'tril_append']
+          'tril_append', 'tril_convert']
+
+
+# How each kind is made: what the tier's text begins with, and which math mode its calls leave to the true tier.
+KINDS = {
+    'engine': ('#define TIER_BF16 0\n', 'TRIL_MATH_BF16'),
+    'pairs': ('#define TIER_F32 0\n', 'TRIL_MATH_F32'),
+    'scalar': ('', None),
+    'library': ('', None),
+}
 
 
 def mutants(tier):
     found = [('library', m) for m in LIBRARY] + [('scalar', m) for m in SCALAR]
     if tier:
-        found += [(tier, m) for m in ENGINE + VECTOR.get(tier, [])]
+        found += [('engine', m) for m in ENGINE + VECTOR.get(tier, [])]
+        found += [('pairs', m) for m in PAIRS + VECTOR_PAIRS.get(tier, [])]
     return found
+
+
+def of_scalar(kind):
+    return kind in ('scalar', 'library')
 
 
 def flatten(src, path, mutant, seen):
@@ -257,57 +366,69 @@ def flatten(src, path, mutant, seen):
 mutant_made = set()
 
 
+def rename_table(text, tier, symbol, name, other_mode):
+    """The tier's table under another name, that leaves a math mode to the tier itself."""
+    old = 'tril_kernels_%s = {\n    .name = "%s",' % (tier, tier)
+    if text.count(old) != 1:
+        raise LookupError('%s: no table of the tier %s' % (name, tier))
+    instead = ' .instead = {[%s] = &tril_kernels_%s},' % (other_mode, tier) if other_mode else ''
+    return text.replace(old, '%s = {\n    .name = "%s",%s' % (symbol, name, instead))
+
+
 def make(src, tier, source, outdir):
     table, libraries = [], []
-    for number, (base, mutant) in enumerate(mutants(tier)):
-        symbol, reason = 'tril_kernels_mutant_%d' % number, ''
+    for kind, mutant in mutants(tier):
+        symbol, reason = 'tril_kernels_' + mutant[0], ''
+        before, other_mode = KINDS[kind]
         try:
-            tier_of = base if base != 'library' else 'scalar'
             seen, names = set(), []
-            text = flatten(src, source if tier_of != 'scalar' else 'scalar.c', mutant, seen)
-            if base == 'library':
+            text = before + flatten(src, 'scalar.c' if of_scalar(kind) else source, mutant, seen)
+            if kind == 'library':
                 for path in LIBRARY_SOURCES:
                     text += flatten(src, path, mutant, seen)
                 names = sorted(set(re.findall(r'^\w[\w *]*?\b(tril_\w+)\([^;]*?\)\n\{', text, flags=re.M)))
-                libraries.append(number)
+                libraries.append(mutant[0])
             if mutant[0] not in mutant_made:
                 raise LookupError('%s: src/%s is not part of the tier' % (mutant[0], mutant[1]))
-            text = text.replace('.name = "%s"' % tier_of, '.name = "%s"' % mutant[0])
-            text = '#define tril_kernels_%s %s\n' % (tier_of, symbol) + text
-            text = ''.join('#define %s %s_%d\n' % (name, name, number) for name in names) + text
+            text = rename_table(text, 'scalar' if of_scalar(kind) else tier, symbol, mutant[0], other_mode)
+            text = ''.join('#define %s %s_%s\n' % (name, name, mutant[0]) for name in names) + text
         except LookupError as error:
             reason = str(error).replace('\\', '\\\\').replace('"', '\\"').replace('\n', ' ')
             text = '#include "kernels.h"\nextern const struct tril_kernels %s;\n' % symbol
             text += 'const struct tril_kernels %s = {.name = "%s", .blocking = {1, 1, 1}};\n' % (symbol, mutant[0])
-        table.append((symbol, base, reason))
+        table.append((symbol, kind, reason))
         write(os.path.join(outdir, 'mutant_%s.c' % mutant[0]), text)
 
     text = '#include "table.h"\n\n'
     text += ''.join('extern const struct tril_kernels %s;\n' % symbol for symbol, _, _ in table)
     text += '\nconst struct tril_tier tril_tiers[] = {\n    {&tril_kernels_scalar, 0},\n'
-    text += ''.join('    {&%s, %s},\n' % (symbol, {'scalar': '0', 'library': '0'}.get(base, 'TRIL_CPU_' + base.upper()))
-                    for symbol, base, _ in table)
+    text += ''.join('    {&%s, %s},\n' % (symbol, '0' if of_scalar(kind) else 'TRIL_CPU_' + tier.upper())
+                    for symbol, kind, _ in table)
     text += '};\nconst int tril_tier_count = %d;\n\n' % (len(table) + 1)
     text += 'const char *const mutant_stale[] = {\n    "",\n'
     text += ''.join('    "%s",\n' % reason for _, _, reason in table) + '};\n'
     # The library's copies; the first is the control, which serves all tiers that have none of their own.
-    for number in libraries:
-        text += ''.join('extern __typeof__(%s) %s_%d;\n' % (name, name, number) for name in PUBLIC)
+    for library in libraries:
+        text += ''.join('extern __typeof__(%s) %s_%s;\n' % (name, name, library) for name in PUBLIC)
     text += 'const struct mutant_library mutant_libraries[] = {\n'
-    text += ''.join('    {&tril_kernels_mutant_%d, %s},\n' % (number, ', '.join('%s_%d' % (name, number)
-                                                                                for name in PUBLIC))
-                    for number in libraries)
+    text += ''.join('    {&tril_kernels_%s, %s},\n' % (library, ', '.join(name + '_' + library for name in PUBLIC))
+                    for library in libraries)
     text += '};\nconst int mutant_library_count = %d;\n' % len(libraries)
     write(os.path.join(outdir, 'mutant_table.c'), text)
 
 
 def write(path, text):
+    """A file that stays as it was is not compiled again."""
+    if os.path.exists(path):
+        with open(path, encoding='utf-8') as file:
+            if file.read() == text:
+                return
     with open(path, 'w', encoding='utf-8') as file:
         file.write(text)
 
 
 if sys.argv[1] == 'list':
-    for base, mutant in mutants(sys.argv[2]):
-        print('scalar' if base in ('scalar', 'library') else 'engine', mutant[0])
+    for kind, mutant in mutants(sys.argv[2]):
+        print('scalar' if of_scalar(kind) else 'engine', mutant[0])
 else:
     make(*sys.argv[2:])

@@ -1,5 +1,7 @@
 #include "support.h"
 
+#include "codes.h"
+
 #include <math.h>
 #include <pthread.h>
 #include <sched.h>
@@ -19,10 +21,10 @@ static struct {
     const char *program, *check, *tier, *only_check;
     uint64_t seed;
     double scale;
-    int index, only_case;
+    int index, only_case, every;
     char what[1024];
     char failure[3072];
-} now = {.program = "test", .check = "", .tier = "", .scale = 1.0, .only_case = -1};
+} now = {.program = "test", .check = "", .tier = "", .scale = 1.0, .only_case = -1, .every = 1};
 
 void support_begin(const char *program, uint64_t seed)
 {
@@ -30,6 +32,7 @@ void support_begin(const char *program, uint64_t seed)
     now.program = program;
     now.seed = text != NULL ? strtoull(text, NULL, 0) : seed;
     if ((text = getenv("TRIL_TEST_SCALE")) != NULL) now.scale = strtod(text, NULL);
+    if ((text = getenv("TRIL_TEST_EVERY")) != NULL && atoi(text) > 0) now.every = atoi(text);
     if ((text = getenv("TRIL_TEST_CASE")) != NULL) now.only_case = atoi(text);
     now.only_check = getenv("TRIL_TEST_CHECK");
 }
@@ -74,6 +77,12 @@ bool case_begin(int index, struct rng *rng)
     rng->state += (uint64_t)index * 0x632be59bd9b4e019;
     rng_next(rng);
     return true;
+}
+
+bool table_case_begin(int index, struct rng *rng)
+{
+    const bool taken = ((uint64_t)index + now.seed) % (uint64_t)now.every == 0;
+    return (taken || now.only_case == index) && case_begin(index, rng);
 }
 
 void case_describe(const char *format, ...)
@@ -272,11 +281,168 @@ static float *random_values(struct rng *rng, enum values kind, int64_t n)
     return x;
 }
 
-void problem_fill(struct problem *p, struct rng *rng, enum values kind)
+/* The numbers of an operand, without what they are. */
+struct shape {
+    int64_t tokens, heads, dim;
+    float *values;
+};
+
+static struct shape shape_of(const struct problem *p, enum operand operand)
 {
+    switch (operand) {
+    case OF_Q: return (struct shape){p->q_tokens, p->q_heads, p->qk_dim, p->q};
+    case OF_K: return (struct shape){p->kv_tokens, p->kv_heads, p->qk_dim, p->k};
+    default: return (struct shape){p->kv_tokens, p->kv_heads, p->v_dim, p->v};
+    }
+}
+
+static void codes_drop(struct problem *p)
+{
+    for (int i = 0; i < OPERANDS; i++) {
+        free(p->codes[i].rows);
+        free(p->codes[i].scales);
+        p->codes[i] = (struct codes){.type = TRIL_F32};
+    }
+}
+
+static void values_drop(struct problem *p)
+{
+    codes_drop(p);
     free(p->q);
     free(p->k);
     free(p->v);
+    p->q = p->k = p->v = NULL;
+}
+
+static void codes_room(struct problem *p, enum operand operand, tril_dtype type)
+{
+    const struct shape s = shape_of(p, operand);
+    const int64_t rows = s.tokens * s.heads;
+    if (type == TRIL_F32) return;
+    if (!type_fits(type, s.dim)) abort();
+    p->codes[operand] = (struct codes){.type = type,
+                                       .rows = need(calloc((size_t)(rows * type_row_bytes(type, s.dim) + 1), 1)),
+                                       .scales = need(calloc((size_t)rows + 1, sizeof(float)))};
+}
+
+/* What encodes a row anew: its values, or (with an rng) chance. */
+struct encoder {
+    struct rng *rng;
+    bool wild;
+};
+static const struct encoder from_values;
+
+static void encode_tokens(struct problem *p, enum operand operand, int64_t token, int64_t n, struct encoder encoder)
+{
+    const struct shape s = shape_of(p, operand);
+    const struct codes *codes = &p->codes[operand];
+    if (codes->type == TRIL_F32) return;
+    for (int64_t row = token * s.heads; row < (token + n) * s.heads; row++) {
+        float *values = s.values + row * s.dim, *scale = codes->scales + row;
+        unsigned char *code = codes->rows + row * type_row_bytes(codes->type, s.dim);
+        if (encoder.rng != NULL)
+            random_row(codes->type, encoder.rng, encoder.wild, s.dim, code, scale);
+        else
+            encode_row(codes->type, values, s.dim, code, scale);
+        decode_row(codes->type, code, *scale, s.dim, values);
+    }
+}
+
+void problem_store(struct problem *p, tril_dtype q, tril_dtype k, tril_dtype v)
+{
+    const tril_dtype types[OPERANDS] = {q, k, v};
+    codes_drop(p);
+    for (enum operand i = OF_Q; i < OPERANDS; i++) {
+        codes_room(p, i, types[i]);
+        encode_tokens(p, i, 0, shape_of(p, i).tokens, from_values);
+    }
+}
+
+static tril_dtype random_type(struct rng *rng, int n, int64_t dim)
+{
+    tril_dtype type;
+    do
+        type = (tril_dtype)rng_below(rng, n);
+    while (!type_fits(type, dim));
+    return type;
+}
+
+void problem_store_random(struct problem *p, struct rng *rng)
+{
+    if (rng_one_in(rng, 3)) {
+        codes_drop(p);
+        return;
+    }
+    const tril_dtype q = random_type(rng, TRIL_BF16 + 1, p->qk_dim);
+    const tril_dtype k = random_type(rng, TRIL_DTYPE_COUNT, p->qk_dim);
+    problem_store(p, q, k, random_type(rng, TRIL_DTYPE_COUNT, p->v_dim));
+    if (p->values == ANY && rng_one_in(rng, 2)) problem_scramble(p, rng, rng_one_in(rng, 2));
+}
+
+void problem_scramble(struct problem *p, struct rng *rng, bool wild)
+{
+    for (enum operand i = OF_Q; i < OPERANDS; i++)
+        encode_tokens(p, i, 0, shape_of(p, i).tokens, (struct encoder){rng, wild});
+}
+
+void problem_encode(struct problem *p, int64_t token, int64_t n)
+{
+    encode_tokens(p, OF_K, token, n, from_values);
+    encode_tokens(p, OF_V, token, n, from_values);
+}
+
+static float *zeros(int64_t n)
+{
+    return need(calloc((size_t)n + 1, sizeof(float)));
+}
+
+void problem_room(struct problem *p, const struct problem *like)
+{
+    values_drop(p);
+    p->values = like->values;
+    p->q = zeros(p->q_tokens * p->q_heads * p->qk_dim);
+    p->k = zeros(p->kv_tokens * p->kv_heads * p->qk_dim);
+    p->v = zeros(p->kv_tokens * p->kv_heads * p->v_dim);
+    for (enum operand i = OF_Q; i < OPERANDS; i++)
+        codes_room(p, i, like->codes[i].type);
+}
+
+struct problem *problem_copy(const struct problem *p)
+{
+    struct problem *copy = problem_new(p->q_heads, p->kv_heads, p->qk_dim, p->v_dim);
+    *copy = *p;
+    copy->q = copy->k = copy->v = NULL;
+    memset(copy->codes, 0, sizeof copy->codes);
+    problem_room(copy, p);
+    problem_copy_tokens(copy, OF_Q, 0, p, 0, p->q_tokens);
+    problem_copy_tokens(copy, OF_K, 0, p, 0, p->kv_tokens);
+    problem_copy_tokens(copy, OF_V, 0, p, 0, p->kv_tokens);
+    return copy;
+}
+
+/* Rows of `size` bytes. */
+static void copy_rows(void *to, int64_t at, const void *from, int64_t first, int64_t n, int64_t size)
+{
+    memmove((char *)to + at * size, (const char *)from + first * size, (size_t)(n * size));
+}
+
+void problem_copy_tokens(struct problem *to, enum operand operand, int64_t at, const struct problem *from,
+                         int64_t token, int64_t n)
+{
+    const struct shape s = shape_of(from, operand), t = shape_of(to, operand);
+    const struct codes *codes = &from->codes[operand], *to_codes = &to->codes[operand];
+    if (s.heads != t.heads || s.dim != t.dim || codes->type != to_codes->type) abort();
+    copy_rows(t.values, at * s.heads, s.values, token * s.heads, n * s.heads, s.dim * (int64_t)sizeof(float));
+    if (codes->type == TRIL_F32) return;
+    copy_rows(to_codes->rows, at * s.heads, codes->rows, token * s.heads, n * s.heads,
+              type_row_bytes(codes->type, s.dim));
+    copy_rows(to_codes->scales, at * s.heads, codes->scales, token * s.heads, n * s.heads, sizeof(float));
+}
+
+void problem_fill(struct problem *p, struct rng *rng, enum values kind)
+{
+    values_drop(p);
+    p->values = kind;
     p->q = random_values(rng, kind, p->q_tokens * p->q_heads * p->qk_dim);
     p->k = random_values(rng, kind, p->kv_tokens * p->kv_heads * p->qk_dim);
     /* Values of their own kind half of the time, so that a plain sum meets odd weights and the other way about. */
@@ -291,6 +457,11 @@ void problem_fill(struct problem *p, struct rng *rng, enum values kind)
         for (int head = 0; head < p->kv_heads; head++)
             problem_k(p, token, head)[0] = kind == RISING ? step : -step;
     }
+}
+
+void problem_math_random(struct problem *p, struct rng *rng)
+{
+    p->math = rng_one_in(rng, 3) ? TRIL_MATH_BF16 : TRIL_MATH_F32;
 }
 
 struct problem *problem_random(struct rng *rng, double work, enum values kind)
@@ -325,9 +496,7 @@ struct problem *problem_random(struct rng *rng, double work, enum values kind)
 void problem_free(struct problem *p)
 {
     if (p == NULL) return;
-    free(p->q);
-    free(p->k);
-    free(p->v);
+    values_drop(p);
     free(p);
 }
 
@@ -347,8 +516,9 @@ void problem_describe(const struct problem *p, const char *more)
         n += (size_t)snprintf(seqs + n, sizeof seqs - n, " q%lld@%lld k%lld@%lld", (long long)p->seqs[i].q_len,
                               (long long)p->seqs[i].q_first, (long long)p->seqs[i].kv_len,
                               (long long)p->seqs[i].kv_first);
-    case_describe("h%dx%d d%d/%d scale %a, %d seqs:%s; %s", p->q_heads, p->kv_heads, p->qk_dim, p->v_dim,
-                  (double)p->scale, p->n_seqs, seqs, more);
+    case_describe("h%dx%d d%d/%d %s/%s/%s%s scale %a, %d seqs:%s; %s", p->q_heads, p->kv_heads, p->qk_dim, p->v_dim,
+                  type_name(p->codes[OF_Q].type), type_name(p->codes[OF_K].type), type_name(p->codes[OF_V].type),
+                  p->math == TRIL_MATH_BF16 ? " math BF16" : "", (double)p->scale, p->n_seqs, seqs, more);
 }
 
 /* Memory */
@@ -393,17 +563,24 @@ static struct place place_random(struct rng *rng)
         .head_major = rng_one_in(rng, 2),
         .row_pad = rng_one_in(rng, 2) ? 0 : (int)rng_below(rng, 20),
         .outer_pad = rng_one_in(rng, 2) ? 0 : (int)rng_below(rng, 40),
+        .block_pad = rng_one_in(rng, 2) ? 0 : (int)rng_below(rng, 50),
         .offset = (int)rng_below(rng, 16),
     };
 }
 
 struct placing placing_random(struct rng *rng)
 {
+    static const int pages[] = {16, 32, 48, 64, 128, 256, 272};
     struct placing placing = {.workspace_offset = (int)rng_below(rng, 64)};
     placing.q = place_random(rng);
     placing.k = place_random(rng);
     placing.v = place_random(rng);
     placing.out = place_random(rng);
+    placing.scales = place_random(rng);
+    placing.stored = !rng_one_in(rng, 3);
+    placing.out_type = !rng_one_in(rng, 4) ? TRIL_F32 : rng_one_in(rng, 2) ? TRIL_F16 : TRIL_BF16;
+    if (rng_one_in(rng, 3)) placing.page = rng_of(rng, pages);
+    placing.page_seed = (uint32_t)rng_next(rng);
     placing.panels = rng_one_in(rng, 2);
     placing.team = team_random(rng);
     return placing;
@@ -424,19 +601,24 @@ struct team team_random(struct rng *rng)
 
 void placing_describe(const struct placing *placing, char *to, size_t size)
 {
-    const struct place *const places[] = {&placing->q, &placing->k, &placing->v, &placing->out};
+    const struct place *const places[] = {&placing->q, &placing->k, &placing->v, &placing->out, &placing->scales};
     const struct team *team = &placing->team;
-    size_t n = (size_t)snprintf(to, size, "guard %d, workspace+%d,%s", (int)placing->guard, placing->workspace_offset,
-                                placing->panels ? " K in panels," : "");
+    size_t n = (size_t)snprintf(to, size, "guard %d, workspace+%d,%s%s out %s,", (int)placing->guard,
+                                placing->workspace_offset, placing->stored ? " stored," : "",
+                                placing->panels ? " K in panels," : "",
+                                placing->in_place ? "in place" : type_name(placing->out_type));
+    if (placing->page > 0 && n < size)
+        n += (size_t)snprintf(to + n, size - n, " pages of %d by %#x, %d shared,", placing->page, placing->page_seed,
+                              placing->shared_pages);
     if (team->threads > 0 && n < size)
         n += (size_t)snprintf(to + n, size - n, " team of %d%s, absent %llx, call %lld,", team->threads,
                               team->one_by_one ? " one by one" : "",
                               (unsigned long long)team->absent & ((UINT64_C(1) << team->threads) - 1),
                               (long long)team->number);
     for (int i = 0; i < COUNT(places) && n < size; i++)
-        n +=
-            (size_t)snprintf(to + n, size - n, " %c:%s+%d+%d@%d", "qkvo"[i], places[i] -> head_major ? "head" : "token",
-                             places[i]->row_pad, places[i]->outer_pad, places[i]->offset);
+        n += (size_t)snprintf(to + n, size - n, " %c:%s+%d+%d+%d@%d", "qkvos"[i],
+                              places[i] -> head_major ? "head" : "token", places[i]->row_pad, places[i]->outer_pad,
+                              places[i]->block_pad, places[i]->offset);
 }
 
 /* Runs */
@@ -449,28 +631,45 @@ const char *operation_name(enum operation operation)
 
 #define ELEMENT ((int64_t)sizeof(float))
 
+enum { PANEL = 16 };
+
+/* What is to lie in memory: rows of `row` bytes, aligned to `unit`. A step is one token, or with panels 16. */
+struct extent {
+    int64_t blocks, tokens, heads; /* tokens of a block; one block where there are no pages */
+    int64_t row, unit, step;
+};
 struct strides {
-    int64_t token, head, bytes; /* bytes: the exact extent */
+    int64_t block, step, head, bytes; /* bytes: the exact extent */
 };
 
-static struct strides strides_of(const struct place *place, int64_t tokens, int64_t heads, int64_t dim)
+static struct strides strides_of(const struct place *place, const struct extent *x)
 {
+    const int64_t row = x->row * x->step, row_pad = place->row_pad * x->unit, outer_pad = place->outer_pad * x->unit;
+    const int64_t steps = (x->tokens + x->step - 1) / x->step, panel_unit = x->unit * x->step;
     struct strides s;
     if (place->head_major) {
-        s.token = (dim + place->row_pad) * ELEMENT;
-        s.head = tokens * s.token + place->outer_pad * ELEMENT;
+        s.step = row + row_pad * x->step;
+        s.head = steps * s.step + outer_pad;
     } else {
-        s.head = (dim + place->row_pad) * ELEMENT;
-        s.token = heads * s.head + place->outer_pad * ELEMENT;
+        s.head = row + row_pad;
+        s.step = (x->heads * s.head + outer_pad + panel_unit - 1) / panel_unit * panel_unit;
     }
-    s.bytes = tokens == 0 || dim == 0 ? 0 : (tokens - 1) * s.token + (heads - 1) * s.head + dim * ELEMENT;
+    const int64_t block = (steps - 1) * s.step + (x->heads - 1) * s.head + row;
+    s.block = block + place->block_pad * x->unit;
+    s.bytes = x->blocks == 0 || x->tokens == 0 || x->row == 0 ? 0 : (x->blocks - 1) * s.block + block;
     return s;
+}
+
+static struct strides strides_of_rows(const struct place *place, int64_t tokens, int64_t heads, int64_t dim,
+                                      tril_dtype type)
+{
+    return strides_of(place, &(struct extent){1, tokens, heads, type_row_bytes(type, dim), type_unit(type), 1});
 }
 
 static void fill_words(struct area *a, uint32_t word)
 {
-    for (size_t i = 0; i + sizeof word <= a->bytes; i += sizeof word)
-        memcpy(a->data + i, &word, sizeof word);
+    for (size_t i = 0; i < a->bytes; i += sizeof word)
+        memcpy(a->data + i, &word, a->bytes - i < sizeof word ? a->bytes - i : sizeof word);
 }
 
 static bool extent_of(const tril_seq *seq, bool keys, int64_t *source, int64_t *n)
@@ -480,72 +679,157 @@ static bool extent_of(const tril_seq *seq, bool keys, int64_t *source, int64_t *
     return seq->q_len > 0 && *n > 0;
 }
 
-/* A tensor of rows in memory: those that a sequence uses, signalling NaN everywhere else. `seqs` say where keys lie. */
-static struct area place_rows(const struct problem *p, const tril_seq *seqs, const struct place *place,
-                              enum guard guard, const float *from, int64_t heads, int64_t dim, bool keys,
-                              tril_tensor *to)
+/* Pages in no order, out of a pool that is somewhat larger. The last of the pool is some sequence's last, so that the
+ * memory's end is the end of a page in use. Entries of positions that do not take part are no block numbers. */
+static struct pages pages_new(const struct problem *p, const struct placing *placing)
 {
-    int64_t tokens = 0, source, n;
-    for (int i = 0; i < p->n_seqs; i++) {
-        const int64_t first = keys ? seqs[i].kv_first : seqs[i].q_first;
-        if (extent_of(&p->seqs[i], keys, &source, &n) && first + n > tokens) tokens = first + n;
-    }
-    const struct strides s = strides_of(place, tokens, heads, dim);
-    struct area a = area_new((size_t)s.bytes, guard, (size_t)(place->offset * ELEMENT));
-    fill_words(&a, SIGNALLING_NAN);
-    for (int i = 0; i < p->n_seqs; i++) {
-        const int64_t first = keys ? seqs[i].kv_first : seqs[i].q_first;
-        if (!extent_of(&p->seqs[i], keys, &source, &n)) continue;
-        for (int64_t token = 0; token < n; token++) {
-            for (int64_t head = 0; head < heads; head++)
-                memcpy(a.data + (first + token) * s.token + head * s.head,
-                       from + ((source + token) * heads + head) * dim, (size_t)(dim * ELEMENT));
+    static const int32_t garbage[] = {-1, INT32_MAX, INT32_MIN};
+    const int64_t page = placing->page;
+    struct pages pages = {.tokens = page};
+    struct rng rng = {.state = placing->page_seed};
+    int64_t n = placing->shared_pages > 0, source, keys, last = 0;
+    int used = 0;
+    if (page == 0) return pages;
+    for (int i = 0; i < p->n_seqs; i++) { /* numbers in order first */
+        const tril_seq *seq = &p->seqs[i];
+        const bool any = extent_of(seq, true, &source, &keys);
+        const int64_t begin = seq->key_begin / page, end = any ? (range_end(seq) + page - 1) / page : 0;
+        struct area *table = &pages.tables[i];
+        *table =
+            area_new((size_t)end * sizeof(int32_t), placing->guard == GUARD_BEFORE ? GUARD_BEFORE : GUARD_AFTER, 0);
+        for (int64_t j = begin; j < end; j++) {
+            const int32_t number = j < placing->shared_pages ? 0 : (int32_t)n++;
+            memcpy(table->data + j * (int64_t)sizeof number, &number, sizeof number);
+            if (j == end - 1 && rng_one_in(&rng, ++used)) last = number;
         }
     }
-    *to = (tril_tensor){
-        .data = a.data, .bytes = s.bytes, .token_stride = s.token, .head_stride = s.head, .dtype = TRIL_F32};
-    return a;
+    pages.n = used == 0 ? 0 : n + rng_below(&rng, 4);
+    int32_t *order = need(malloc(((size_t)pages.n + 1) * sizeof *order));
+    for (int64_t i = 0; i < pages.n; i++) {
+        const int64_t at = rng_below(&rng, i + 1);
+        order[i] = order[at];
+        order[at] = (int32_t)i;
+    }
+    for (int64_t i = 0; i < pages.n; i++) {
+        if (order[i] != pages.n - 1) continue;
+        order[i] = order[last];
+        order[last] = (int32_t)(pages.n - 1);
+        break;
+    }
+    for (int i = 0; i < p->n_seqs; i++) {
+        const int64_t begin = p->seqs[i].key_begin / page;
+        int32_t *table = (int32_t *)(void *)pages.tables[i].data;
+        for (int64_t j = 0; j < (int64_t)(pages.tables[i].bytes / sizeof *table); j++)
+            table[j] = j < begin ? rng_of(&rng, garbage) : order[table[j]];
+        area_read_only(&pages.tables[i]);
+    }
+    free(order);
+    return pages;
 }
 
-/* K in panels, written out by hand from the header's formula; signalling NaN in the places of all other tokens. */
-static struct area place_panels(const struct problem *p, const tril_seq *seqs, const struct place *place,
-                                enum guard guard, tril_tensor *to)
+/* Where row `i` of a sequence lies, counted from the first that takes part. */
+struct spot {
+    int64_t block, token;
+};
+
+static struct spot spot_of(const struct placed *x, int s, enum operand operand, int64_t i)
 {
-    enum { PANEL = 16 };
-    const int64_t dim = p->qk_dim, heads = p->kv_heads;
-    int64_t panels = 0, panel, head_stride, source, n;
-    for (int i = 0; i < p->n_seqs; i++) {
-        if (!extent_of(&p->seqs[i], true, &source, &n)) continue;
-        const int64_t end = (seqs[i].kv_first + n + PANEL - 1) / PANEL;
-        if (end > panels) panels = end;
+    const tril_seq *seq = &x->call.seqs[s];
+    if (operand == OF_Q) return (struct spot){0, seq->q_first + i};
+    if (x->pages.tokens == 0) return (struct spot){0, seq->kv_first + i};
+    const int64_t position = seq->key_begin + i;
+    return (struct spot){seq->blocks[position / x->pages.tokens], position % x->pages.tokens};
+}
+
+static tril_dtype placed_type(const struct problem *p, const struct placing *placing, enum operand operand)
+{
+    return placing->stored ? p->codes[operand].type : TRIL_F32;
+}
+
+static bool in_panels(const struct problem *p, const struct placing *placing)
+{
+    return placing->panels && placed_type(p, placing, OF_K) <= TRIL_I8;
+}
+
+static struct extent extent_in_memory(const struct placed *x, enum operand operand, tril_dtype type, bool panels)
+{
+    const struct problem *p = x->p;
+    const struct shape s = shape_of(p, operand);
+    struct extent e = {.blocks = 1,
+                       .heads = s.heads,
+                       .row = type_row_bytes(type, s.dim),
+                       .unit = type_unit(type),
+                       .step = panels ? PANEL : 1};
+    int64_t source, n;
+    if (operand != OF_Q && x->pages.tokens > 0) {
+        e.blocks = x->pages.n;
+        e.tokens = x->pages.tokens;
+        return e;
     }
-    if (place->head_major) {
-        panel = (dim + place->row_pad) * PANEL;
-        head_stride = panels * panel + place->outer_pad;
-    } else {
-        head_stride = dim * PANEL + place->row_pad;
-        panel = (heads * head_stride + place->outer_pad + PANEL - 1) / PANEL * PANEL;
-    }
-    const int64_t floats = panels == 0 ? 0 : (panels - 1) * panel + (heads - 1) * head_stride + dim * PANEL;
-    struct area a = area_new((size_t)(floats * ELEMENT), guard, (size_t)(place->offset * ELEMENT));
-    fill_words(&a, SIGNALLING_NAN);
     for (int i = 0; i < p->n_seqs; i++) {
-        if (!extent_of(&p->seqs[i], true, &source, &n)) continue;
-        for (int64_t j = 0; j < n; j++) {
-            const int64_t token = seqs[i].kv_first + j;
-            for (int64_t head = 0; head < heads; head++) {
-                const float *from = problem_k(p, source + j, head);
-                for (int64_t d = 0; d < dim; d++)
-                    memcpy(a.data + (token / PANEL * panel + head * head_stride + d * PANEL + token % PANEL) * ELEMENT,
-                           from + d, sizeof *from);
-            }
+        if (!extent_of(&p->seqs[i], operand != OF_Q, &source, &n)) continue;
+        const int64_t end = spot_of(x, i, operand, n - 1).token + 1;
+        if (end > e.tokens) e.tokens = end;
+    }
+    return e;
+}
+
+/* One row, or its place in a panel, from the header's formula. */
+static void put_row(unsigned char *to, const unsigned char *row, int64_t token, const struct extent *e)
+{
+    if (e->step == 1) {
+        memcpy(to, row, (size_t)e->row);
+        return;
+    }
+    for (int64_t d = 0; d < e->row / e->unit; d++)
+        memcpy(to + (d * PANEL + token % PANEL) * e->unit, row + d * e->unit, (size_t)e->unit);
+}
+
+/* An operand in memory: the rows that a sequence uses, what makes a NaN everywhere else. */
+static struct area place_operand(const struct placed *x, enum operand operand, const struct place *place,
+                                 struct area *scales, tril_tensor *to)
+{
+    const struct problem *p = x->p;
+    const struct placing *placing = &x->placing;
+    const struct shape shape = shape_of(p, operand);
+    const tril_dtype type = placed_type(p, placing, operand);
+    const struct codes *codes = &p->codes[operand];
+    const unsigned char *rows = type == TRIL_F32 ? (const unsigned char *)shape.values : codes->rows;
+    const bool panels = operand == OF_K && in_panels(p, placing), pages = operand != OF_Q && x->pages.tokens > 0;
+    const struct extent e = extent_in_memory(x, operand, type, panels);
+    const struct extent scale = {e.blocks, type == TRIL_I8 ? e.tokens : 0, e.heads, ELEMENT, ELEMENT, 1};
+    const struct strides s = strides_of(place, &e), t = strides_of(&placing->scales, &scale);
+    struct area a = area_new((size_t)s.bytes, placing->guard, (size_t)(place->offset * e.unit));
+    fill_words(&a, type_filler(type));
+    *scales = area_new((size_t)t.bytes, placing->guard, (size_t)(placing->scales.offset * ELEMENT));
+    fill_words(scales, SIGNALLING_NAN);
+    for (int i = 0; i < p->n_seqs; i++) {
+        int64_t source, n;
+        if (!extent_of(&p->seqs[i], operand != OF_Q, &source, &n)) continue;
+        for (int64_t j = 0; j < n * shape.heads; j++) {
+            const struct spot spot = spot_of(x, i, operand, j / shape.heads);
+            const int64_t head = j % shape.heads, row = source * shape.heads + j;
+            put_row(a.data + spot.block * s.block + spot.token / e.step * s.step + head * s.head, rows + row * e.row,
+                    spot.token, &e);
+            if (type == TRIL_I8)
+                memcpy(scales->data + spot.block * t.block + spot.token * t.step + head * t.head, codes->scales + row,
+                       sizeof(float));
         }
     }
+    const bool repeats = operand != OF_Q && placing->repeat_keys;
     *to = (tril_tensor){.data = a.data,
-                        .bytes = floats * ELEMENT,
-                        .token_stride = panel / PANEL * ELEMENT,
-                        .head_stride = head_stride * ELEMENT,
-                        .layout = TRIL_PANELS};
+                        .bytes = s.bytes,
+                        .token_stride = repeats ? 0 : s.step / e.step,
+                        .head_stride = s.head,
+                        .dtype = type,
+                        .layout = panels ? TRIL_PANELS : TRIL_ROWS,
+                        .block_stride = pages ? s.block : 0};
+    if (type != TRIL_I8) return a;
+    to->scales = (const float *)(const void *)scales->data;
+    to->scales_bytes = t.bytes;
+    to->scale_token_stride = repeats ? 0 : t.step;
+    to->scale_head_stride = t.head;
+    to->scale_block_stride = pages ? t.block : 0;
     return a;
 }
 
@@ -565,11 +849,11 @@ static struct output output_new(int64_t bytes, enum guard guard, int64_t offset)
     return output_from(area);
 }
 
-static void take_row(struct output *o, int64_t at, int64_t n, float *to)
+static void take_row(struct output *o, tril_dtype type, int64_t at, int64_t n, float *to)
 {
     if (n == 0) return;
-    memcpy(to, o->area.data + at, (size_t)(n * ELEMENT));
-    memcpy(o->area.data + at, o->former + at, (size_t)(n * ELEMENT));
+    decode_row(type, o->area.data + at, 0.0f, n, to);
+    memcpy(o->area.data + at, o->former + at, (size_t)type_row_bytes(type, n));
 }
 
 static bool untouched(const struct output *o, const char *name)
@@ -622,6 +906,13 @@ static int64_t parts_of(const tril_seq *seq)
     return (range_end(seq) - seq->key_begin + TRIL_KEY_BLOCK - 1) / TRIL_KEY_BLOCK;
 }
 
+/* The type of what the call writes. */
+static tril_dtype out_type(const struct placed *x)
+{
+    if (x->operation != ATTEND) return TRIL_F32;
+    return x->placing.in_place ? placed_type(x->p, &x->placing, OF_Q) : x->placing.out_type;
+}
+
 static bool blockwise(const struct placed *x)
 {
     return (x->call.flags & TRIL_BLOCKWISE) != 0;
@@ -631,6 +922,7 @@ static void take_rows(struct placed *x, int64_t part, struct result *r)
 {
     const struct problem *p = x->p;
     int64_t packed = 0;
+    r->type = out_type(x);
     for (int i = 0; i < p->n_seqs; i++) {
         const tril_seq *seq = &p->seqs[i];
         const bool is_there = !blockwise(x) || part < parts_of(seq);
@@ -645,35 +937,100 @@ static void take_rows(struct placed *x, int64_t part, struct result *r)
                     continue;
                 }
                 if (x->operation == ATTEND)
-                    take_row(&x->out,
+                    take_row(&x->out, r->type,
                              part * x->call.out_part_stride + token * x->call.out.token_stride +
                                  head * x->call.out.head_stride,
                              p->v_dim, to);
                 else if (x->operation == DENSE)
-                    take_row(&x->out, token * x->weights.row_stride + head * x->weights.head_stride, seq->kv_len, to);
+                    take_row(&x->out, r->type, token * x->weights.row_stride + head * x->weights.head_stride,
+                             seq->kv_len, to);
                 else
-                    take_row(&x->out, packed * ELEMENT + head * x->weights.head_stride, visible_keys(seq, j), to);
+                    take_row(&x->out, r->type, packed * ELEMENT + head * x->weights.head_stride, visible_keys(seq, j),
+                             to);
                 const int64_t statistic = (part * x->call.statistics_part_stride + row) * ELEMENT;
-                if (x->call.row_max != NULL) take_row(&x->max, statistic, 1, r->row_max + row);
-                if (x->call.row_sum != NULL) take_row(&x->sum, statistic, 1, r->row_sum + row);
+                if (x->call.row_max != NULL) take_row(&x->max, TRIL_F32, statistic, 1, r->row_max + row);
+                if (x->call.row_sum != NULL) take_row(&x->sum, TRIL_F32, statistic, 1, r->row_sum + row);
             }
             packed += visible_keys(seq, j);
         }
     }
 }
 
-/* Where the sequences' keys lie: with panels, on multiples of 16. */
-static void place_seqs(const struct problem *p, bool panels, tril_seq *to)
+/* Where the sequences' keys lie: in pages, or with panels on multiples of 16. One without keys may have no table. */
+static void place_seqs(struct placed *x)
 {
+    const struct problem *p = x->p;
+    const enum guard guard = x->placing.guard;
     int64_t next = 0;
+    x->seqs = area_new((size_t)p->n_seqs * sizeof(tril_seq), guard == GUARD_NONE ? GUARD_AFTER : guard, 0);
+    tril_seq *to = (tril_seq *)(void *)x->seqs.data;
     for (int i = 0; i < p->n_seqs; i++) {
         const tril_seq *seq = &p->seqs[i];
         to[i] = *seq;
-        if (!panels) continue;
-        const int64_t gap = i > 0 && seq->kv_first > 0 && seq->kv_len % 2 == 1 ? 16 : 0;
-        to[i].kv_first = (next + 15) / 16 * 16 + gap;
-        if (seq->q_len > 0) next = to[i].kv_first + range_end(seq) - seq->key_begin;
+        if (x->pages.tokens > 0) {
+            to[i].kv_first = 0;
+            if (x->pages.tables[i].bytes > 0 || i % 2 == 0)
+                to[i].blocks = (const int32_t *)(const void *)x->pages.tables[i].data;
+        } else if (in_panels(p, &x->placing)) {
+            const int64_t gap = i > 0 && seq->kv_first > 0 && seq->kv_len % 2 == 1 ? PANEL : 0;
+            to[i].kv_first = (next + PANEL - 1) / PANEL * PANEL + gap;
+            if (seq->q_len > 0) next = to[i].kv_first + range_end(seq) - seq->key_begin;
+        }
     }
+    area_read_only(&x->seqs);
+    x->call.seqs = to;
+    x->call.block_tokens = x->pages.tokens;
+    x->call.n_blocks = x->pages.n;
+}
+
+static void place_out(struct placed *x)
+{
+    const struct problem *p = x->p;
+    const struct place *place = &x->placing.out;
+    const tril_dtype type = out_type(x);
+    tril_attention *call = &x->call;
+    const struct strides s = strides_of_rows(place, p->q_tokens, p->q_heads, p->v_dim, type);
+    call->out = (tril_out){.token_stride = s.step, .head_stride = s.head, .dtype = type};
+    if (blockwise(x)) {
+        call->out_part_stride = s.bytes + place->outer_pad * type_unit(type);
+        call->statistics_part_stride = p->q_tokens * p->q_heads + place->row_pad;
+    }
+    if (x->placing.in_place) {
+        x->out = output_from(x->q);
+        call->out.token_stride = call->q.token_stride;
+        call->out.head_stride = call->q.head_stride;
+    } else {
+        x->out = output_new((x->parts - 1) * call->out_part_stride + s.bytes, x->placing.guard,
+                            place->offset * type_unit(type));
+    }
+    call->out.data = x->out.area.data;
+    call->out.bytes = (int64_t)x->out.area.bytes;
+}
+
+static void place_weights(struct placed *x)
+{
+    const struct problem *p = x->p;
+    const int64_t offset = x->placing.out.offset * ELEMENT;
+    tril_weights_out *weights = &x->weights;
+    int64_t bytes = 0;
+    if (x->operation == DENSE) {
+        struct place rows = x->placing.out; /* a matrix per head is the only order the header promises */
+        rows.head_major = true;
+        const struct strides s = strides_of_rows(&rows, p->q_tokens, p->q_heads, p->longest, TRIL_F32);
+        bytes = s.bytes;
+        weights->row_stride = s.step;
+        weights->head_stride = s.head;
+    } else {
+        int64_t elements = 0;
+        for (int i = 0; i < p->n_seqs; i++)
+            elements += packed_before(&p->seqs[i], p->seqs[i].q_len);
+        weights->form = TRIL_WEIGHTS_PACKED;
+        weights->head_stride = (elements + x->placing.out.outer_pad) * ELEMENT;
+        if (elements > 0) bytes = (p->q_heads - 1) * weights->head_stride + elements * ELEMENT;
+    }
+    x->out = output_new(bytes, x->placing.guard, offset);
+    weights->data = x->out.area.data;
+    weights->bytes = bytes;
 }
 
 struct placed *placed_new(const struct problem *p, const struct placing *placing, enum operation operation)
@@ -681,8 +1038,6 @@ struct placed *placed_new(const struct problem *p, const struct placing *placing
     struct placed *x = need(calloc(1, sizeof *x));
     const enum guard guard = placing->guard;
     tril_attention *call = &x->call;
-    tril_weights_out *weights = &x->weights;
-    tril_seq seqs[MAX_SEQS];
     *x = (struct placed){.p = p, .placing = *placing, .operation = operation, .parts = 1};
     *call = (tril_attention){.struct_size = sizeof *call,
                              .flags = placing->flags,
@@ -692,54 +1047,25 @@ struct placed *placed_new(const struct problem *p, const struct placing *placing
                              .v_dim = operation == ATTEND ? p->v_dim : 0,
                              .n_seqs = p->n_seqs,
                              .team_call = placing->team.number,
-                             .scale = p->scale};
-    *weights = (tril_weights_out){.struct_size = sizeof *weights};
-    place_seqs(p, placing->panels, seqs);
-    x->q = place_rows(p, seqs, &placing->q, guard, p->q, p->q_heads, p->qk_dim, false, &call->q);
-    x->k = placing->panels ? place_panels(p, seqs, &placing->k, guard, &call->k)
-                           : place_rows(p, seqs, &placing->k, guard, p->k, p->kv_heads, p->qk_dim, true, &call->k);
-    x->seqs = area_new((size_t)p->n_seqs * sizeof seqs[0], guard == GUARD_NONE ? GUARD_AFTER : guard, 0);
-    memcpy(x->seqs.data, seqs, x->seqs.bytes);
-    call->seqs = (const tril_seq *)(const void *)x->seqs.data;
-    if (placing->repeat_keys) call->k.token_stride = 0;
+                             .scale = p->scale,
+                             .math = p->math};
+    x->weights = (tril_weights_out){.struct_size = sizeof x->weights};
+    x->pages = pages_new(p, placing);
+    place_seqs(x);
     for (int i = 0; i < p->n_seqs && blockwise(x); i++) {
         if (p->seqs[i].q_len > 0 && parts_of(&p->seqs[i]) > x->parts) x->parts = parts_of(&p->seqs[i]);
     }
-
-    const int64_t offset = placing->out.offset * ELEMENT, statistics = p->q_tokens * p->q_heads;
+    struct area none; /* q has no scales */
+    x->q = place_operand(x, OF_Q, &placing->q, &none, &call->q);
+    area_free(&none);
+    x->k = place_operand(x, OF_K, &placing->k, &x->k_scales, &call->k);
     if (operation == ATTEND) {
-        x->v = place_rows(p, seqs, &placing->v, guard, p->v, p->kv_heads, p->v_dim, true, &call->v);
-        if (placing->repeat_keys) call->v.token_stride = 0;
-        const struct strides s = strides_of(&placing->out, p->q_tokens, p->q_heads, p->v_dim);
-        if (blockwise(x)) {
-            call->out_part_stride = s.bytes + placing->out.outer_pad * ELEMENT;
-            call->statistics_part_stride = statistics + placing->out.row_pad;
-        }
-        x->out = placing->in_place ? output_from(x->q)
-                                   : output_new((x->parts - 1) * call->out_part_stride + s.bytes, guard, offset);
-        call->out = placing->in_place
-                        ? (tril_out){.token_stride = call->q.token_stride, .head_stride = call->q.head_stride}
-                        : (tril_out){.token_stride = s.token, .head_stride = s.head};
-        call->out.data = x->out.area.data;
-        call->out.bytes = (int64_t)x->out.area.bytes;
-    } else if (operation == DENSE) {
-        struct place rows = placing->out; /* a matrix per head is the only order the header promises */
-        rows.head_major = true;
-        const struct strides s = strides_of(&rows, p->q_tokens, p->q_heads, p->longest);
-        x->out = output_new(s.bytes, guard, offset);
-        weights->row_stride = s.token;
-        weights->head_stride = s.head;
+        x->v = place_operand(x, OF_V, &placing->v, &x->v_scales, &call->v);
+        place_out(x);
     } else {
-        int64_t elements = 0;
-        for (int i = 0; i < p->n_seqs; i++)
-            elements += packed_before(&p->seqs[i], p->seqs[i].q_len);
-        weights->form = TRIL_WEIGHTS_PACKED;
-        weights->head_stride = (elements + placing->out.outer_pad) * ELEMENT;
-        x->out =
-            output_new(elements == 0 ? 0 : (p->q_heads - 1) * weights->head_stride + elements * ELEMENT, guard, offset);
+        place_weights(x);
     }
-    weights->data = x->out.area.data;
-    weights->bytes = (int64_t)x->out.area.bytes;
+    const int64_t offset = placing->out.offset * ELEMENT, statistics = p->q_tokens * p->q_heads;
     const int64_t all = ((x->parts - 1) * call->statistics_part_stride + statistics) * ELEMENT;
     x->max = output_new(all, guard, offset);
     x->sum = output_new(all, guard, offset);
@@ -748,7 +1074,8 @@ struct placed *placed_new(const struct problem *p, const struct placing *placing
     if (!placing->in_place) area_read_only(&x->q);
     area_read_only(&x->k);
     area_read_only(&x->v);
-    area_read_only(&x->seqs);
+    area_read_only(&x->k_scales);
+    area_read_only(&x->v_scales);
     return x;
 }
 
@@ -758,7 +1085,11 @@ void placed_free(struct placed *x)
     if (!x->placing.in_place) area_free(&x->q);
     area_free(&x->k);
     area_free(&x->v);
+    area_free(&x->k_scales);
+    area_free(&x->v_scales);
     area_free(&x->seqs);
+    for (int i = 0; i < MAX_SEQS; i++)
+        area_free(&x->pages.tables[i]);
     output_free(&x->out);
     output_free(&x->max);
     output_free(&x->sum);
@@ -936,16 +1267,18 @@ static int64_t ordinal(float x)
     return bits & 0x80000000 ? -(int64_t)(bits & 0x7fffffff) : (int64_t)bits;
 }
 
-static bool same_floats(const float *got, const float *want, int64_t n, int64_t width, int heads, const char *name,
-                        const char *what)
+/* Whether `got`, that had this type, is `want`. */
+static bool same_floats(const float *got, const float *want, tril_dtype type, int64_t n, int64_t width, int heads,
+                        const char *name, const char *what)
 {
     int64_t worst = -1, wrong = 0, distance = -1;
     if (n == 0 || memcmp(got, want, (size_t)n * sizeof *got) == 0) return true;
     for (int64_t i = 0; i < n; i++) {
-        if (same_float(got[i], want[i])) continue;
+        const float expected = round_to(type, want[i]);
+        if (same_float(got[i], expected)) continue;
         wrong++;
-        const bool odd = got[i] != got[i] || want[i] != want[i];
-        const int64_t d = odd ? INT64_MAX : llabs(ordinal(got[i]) - ordinal(want[i]));
+        const bool odd = got[i] != got[i] || expected != expected;
+        const int64_t d = odd ? INT64_MAX : llabs(ordinal(got[i]) - ordinal(expected));
         if (d > distance) {
             distance = d;
             worst = i;
@@ -955,7 +1288,7 @@ static bool same_floats(const float *got, const float *want, int64_t n, int64_t 
     const int64_t row = worst / width;
     return broken("%s: %s: %lld of %lld values differ; worst: token %lld head %lld column %lld is %a, not %a", what,
                   name, (long long)wrong, (long long)n, (long long)(row / heads), (long long)(row % heads),
-                  (long long)(worst % width), (double)got[worst], (double)want[worst]);
+                  (long long)(worst % width), (double)got[worst], (double)round_to(type, want[worst]));
 }
 
 bool same_rows(const struct result *got, int64_t got_token, const struct result *want, int64_t want_token,
@@ -966,20 +1299,20 @@ bool same_rows(const struct result *got, int64_t got_token, const struct result 
     bool ok = true;
     for (int64_t i = 0; i < tokens && ok; i++) {
         for (int64_t head = 0; head < heads && ok; head++)
-            ok = same_floats(result_row(got, got_token + i, head), result_row(want, want_token + i, head), width, width,
-                             1, "result", what);
+            ok = same_floats(result_row(got, got_token + i, head), result_row(want, want_token + i, head), got->type,
+                             width, width, 1, "result", what);
     }
     return ok &&
-           same_floats(got->row_max + got_token * heads, want->row_max + want_token * heads, tokens * heads, 1,
-                       got->heads, "row_max", what) &&
-           same_floats(got->row_sum + got_token * heads, want->row_sum + want_token * heads, tokens * heads, 1,
-                       got->heads, "row_sum", what);
+           same_floats(got->row_max + got_token * heads, want->row_max + want_token * heads, TRIL_F32, tokens * heads,
+                       1, got->heads, "row_max", what) &&
+           same_floats(got->row_sum + got_token * heads, want->row_sum + want_token * heads, TRIL_F32, tokens * heads,
+                       1, got->heads, "row_sum", what);
 }
 
 bool same_result(const struct result *got, const struct result *want, const char *what)
 {
     const int64_t rows = want->rows * want->heads;
-    return same_floats(got->x, want->x, rows * want->width, want->width, want->heads, "result", what) &&
-           same_floats(got->row_max, want->row_max, rows, 1, want->heads, "row_max", what) &&
-           same_floats(got->row_sum, want->row_sum, rows, 1, want->heads, "row_sum", what);
+    return same_floats(got->x, want->x, got->type, rows * want->width, want->width, want->heads, "result", what) &&
+           same_floats(got->row_max, want->row_max, TRIL_F32, rows, 1, want->heads, "row_max", what) &&
+           same_floats(got->row_sum, want->row_sum, TRIL_F32, rows, 1, want->heads, "row_sum", what);
 }

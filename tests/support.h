@@ -33,8 +33,8 @@ struct suite {
 };
 extern const struct suite suite_under_test;
 
-/* Environment: TRIL_TEST_SEED, TRIL_TEST_SCALE, TRIL_TEST_CHECK, TRIL_TEST_CASE. Reads it once; `seed` serves where it
- * gives none. */
+/* Environment: TRIL_TEST_SEED, _SCALE, _EVERY, _CHECK, _CASE, as tests/main.c says. Reads it once; `seed` serves where
+ * it gives none. */
 void support_begin(const char *program, uint64_t seed);
 uint64_t support_seed(void);
 /* `count` times TRIL_TEST_SCALE, at least 1: how many random cases of a kind. A kind is never left out. */
@@ -49,6 +49,8 @@ void check_begin(const char *check);
  * asks for another one. */
 struct rng;
 bool case_begin(int index, struct rng *rng);
+/* The same for a case of a table: with TRIL_TEST_EVERY=n one in n of them, from where the seed says. */
+bool table_case_begin(int index, struct rng *rng);
 /* What the case is and which tier is at work, for the report of a failure or of a crash. */
 void case_describe(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void case_tier(const char *tier);
@@ -73,18 +75,6 @@ float float_of(uint32_t bits);
 bool same_float(float a, float b);
 #define SIGNALLING_NAN 0x7fa00000u
 
-/* A call without its memory: shapes, sequences, and dense values [token][head][dim]. Tokens that no sequence uses have
- * values too, but place() writes signalling NaN in their stead. */
-#define MAX_SEQS 8
-struct problem {
-    int q_heads, kv_heads, qk_dim, v_dim;
-    float scale;
-    int n_seqs;
-    tril_seq seqs[MAX_SEQS];
-    int64_t q_tokens, kv_tokens, longest; /* rows of q, tokens of k and v, the largest kv_len */
-    float *q, *k, *v;
-};
-
 enum values {
     NORMAL,  /* logits of a few units */
     PEAKED,  /* logits of some hundreds */
@@ -98,10 +88,51 @@ enum values {
     VALUES_COUNT
 };
 
+/* How an operand is stored: the bytes that its floats were decoded from. (To encode them again may give others.) */
+enum operand { OF_Q, OF_K, OF_V, OPERANDS };
+struct codes {
+    tril_dtype type;
+    unsigned char *rows; /* [token][head], without gaps; null with F32: the floats themselves */
+    float *scales;       /* [token][head]: with I8, else of no use */
+};
+
+/* A call without its memory: shapes, sequences, and dense values [token][head][dim]. Tokens that no sequence uses have
+ * values too, but placed_new() writes signalling NaN in their stead. */
+#define MAX_SEQS 8
+struct problem {
+    int q_heads, kv_heads, qk_dim, v_dim;
+    float scale;
+    tril_math math;
+    int n_seqs;
+    tril_seq seqs[MAX_SEQS];
+    int64_t q_tokens, kv_tokens, longest; /* rows of q, tokens of k and v, the largest kv_len */
+    enum values values;
+    float *q, *k, *v;
+    struct codes codes[OPERANDS];
+};
+
 struct problem *problem_new(int q_heads, int kv_heads, int qk_dim, int v_dim);
 /* Appends a sequence behind `q_gap` unused query rows, its keys behind `kv_gap` unused tokens. */
 void problem_seq(struct problem *, int64_t q_gap, int64_t q_len, int64_t kv_gap, int64_t kv_len);
+/* Math mode BF16 every third time. */
+void problem_math_random(struct problem *, struct rng *);
+/* New values, F32. */
 void problem_fill(struct problem *, struct rng *, enum values);
+/* Encodes the present values, and puts in their place what the codes are worth: placings may then ask for `stored`. A
+ * value that is changed afterwards needs problem_encode(). Q8_0 and Q4_0 only where type_fits(). */
+void problem_store(struct problem *, tril_dtype q, tril_dtype k, tril_dtype v);
+/* In random types, of ANY values sometimes with codes that no encoder gives; one in three stays F32. */
+void problem_store_random(struct problem *, struct rng *);
+/* Codes at random instead of the values; see random_row(). */
+void problem_scramble(struct problem *, struct rng *, bool wild);
+/* Encodes `n` tokens of k and v anew. */
+void problem_encode(struct problem *, int64_t token, int64_t n);
+/* Room for the values, all 0, stored in the types of `like`. */
+void problem_room(struct problem *, const struct problem *like);
+struct problem *problem_copy(const struct problem *);
+/* Copies tokens of an operand with their codes, between problems that store it alike or within one. */
+void problem_copy_tokens(struct problem *to, enum operand, int64_t at, const struct problem *from, int64_t token,
+                         int64_t n);
 /* Random shape of at most about `work` multiplications, filled. */
 struct problem *problem_random(struct rng *, double work, enum values);
 void problem_free(struct problem *);
@@ -141,6 +172,7 @@ void area_free(struct area *);
 struct place {
     bool head_major;
     int row_pad, outer_pad; /* elements: after each row; after each token (or head, in head-major order) */
+    int block_pad;          /* elements after each page */
     int offset;             /* elements past an aligned address; without a guard only */
 };
 
@@ -155,12 +187,17 @@ struct team {
 #define MAX_TEAM 64
 
 struct placing {
-    struct place q, k, v, out; /* out: the weights too */
+    struct place q, k, v, out, scales; /* out: the weights too; scales: those of k and of v */
     enum guard guard;
-    bool panels;   /* k in TRIL_PANELS */
-    bool in_place; /* out is q's memory */
+    bool stored;         /* the problem's codes are placed, else its floats */
+    tril_dtype out_type; /* of ATTEND, F32, F16 or BF16 */
+    int page;            /* tokens of a page, or 0 */
+    uint32_t page_seed;  /* of the order in which pages are given out */
+    int shared_pages;    /* so many first pages of every sequence are one: their keys must be the same, page by page */
+    bool panels;         /* k in TRIL_PANELS, where its type has them */
+    bool in_place;       /* out is q's memory, and has its type */
     bool no_max, no_sum;
-    bool repeat_keys;     /* k and v hold token 0 alone, with a token stride of 0; not with panels */
+    bool repeat_keys;     /* k and v hold token 0 alone, with a token stride of 0; neither with panels nor with pages */
     int workspace_offset; /* bytes */
     uint32_t flags;       /* of the call; see placed_take_part() */
     struct team team;
@@ -178,6 +215,7 @@ const char *operation_name(enum operation);
 struct result {
     int64_t rows, width;
     int heads;
+    tril_dtype type; /* that x had in memory */
     float *x, *row_max, *row_sum;
 };
 
@@ -195,13 +233,20 @@ struct output {
     struct area area;
     unsigned char *former; /* the bytes that it had before */
 };
+/* Which blocks the sequences' keys lie in. */
+struct pages {
+    int64_t tokens;               /* of a block; 0: there are no pages */
+    int64_t n;                    /* blocks that memory has */
+    struct area tables[MAX_SEQS]; /* tril_seq.blocks */
+};
 struct placed {
     const struct problem *p;
     struct placing placing;
     enum operation operation;
     tril_attention call;
     tril_weights_out weights;
-    struct area q, k, v, seqs;
+    struct area q, k, v, k_scales, v_scales, seqs;
+    struct pages pages;
     struct output out, max, sum;
     int64_t parts; /* TRIL_BLOCKWISE: of the sequence with the most, at least 1; else 1 */
 };
@@ -225,7 +270,7 @@ struct team team_random(struct rng *);
 void worker_here(void);
 int workers(void);
 
-/* broken() with the worst element, unless all bits are the same. */
+/* broken() with the worst element, unless all bits are the same. What `got` had in 16 bits must be `want` rounded. */
 bool same_result(const struct result *got, const struct result *want, const char *what);
 /* The same for the rows of one sequence that may stand at another place. */
 bool same_rows(const struct result *got, int64_t got_token, const struct result *want, int64_t want_token,

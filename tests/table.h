@@ -17,6 +17,7 @@ struct mutant_library {
     __typeof__(tril_weights_team) *weights_team;
     __typeof__(tril_merge) *merge;
     __typeof__(tril_append) *append;
+    __typeof__(tril_convert) *convert;
 };
 extern const struct mutant_library mutant_libraries[];
 extern const int mutant_library_count;

@@ -1,14 +1,14 @@
 /* Every tier gives the bits of the scalar tier: tril_attend, tril_weights in both forms, the row statistics. */
-#include "support.h"
+#include "codes.h"
 
 #include <stdio.h>
 
-/* The oracle's operands lie side by side; each tier's lie as the case says. The scalar tier itself is compared too:
- * where its operands lie must not matter. */
+/* The oracle's operands lie side by side, as floats; each tier's lie as the case says, and are stored so. The scalar
+ * tier itself is compared too: where its operands lie, and as what, must not matter. */
 static bool as_scalar(const struct problem *p, const struct placing *placing, const char *more,
                       const struct tiers *tiers)
 {
-    char text[500], place[300];
+    char text[600], place[400];
     for (enum operation operation = ATTEND; operation < OPERATIONS; operation++) {
         placing_describe(placing, place, sizeof place);
         snprintf(text, sizeof text, "%s, %s, %s", operation_name(operation), more, place);
@@ -26,10 +26,16 @@ static bool as_scalar(const struct problem *p, const struct placing *placing, co
     return true;
 }
 
+/* As floats, then stored. */
 static bool one_problem(struct problem *p, struct rng *rng, const char *more, const struct tiers *tiers)
 {
-    const struct placing placing = placing_random(rng);
-    const bool ok = as_scalar(p, &placing, more, tiers);
+    struct placing placing = placing_random(rng);
+    bool ok = as_scalar(p, &placing, more, tiers);
+    placing = placing_random(rng);
+    placing.stored = true;
+    problem_store_random(p, rng);
+    problem_math_random(p, rng);
+    ok = ok && as_scalar(p, &placing, more, tiers);
     problem_free(p);
     return ok;
 }
@@ -66,7 +72,7 @@ static bool head_sizes(const struct tiers *tiers)
     struct rng rng;
     for (int d = 0; d < COUNT(dims); d++) {
         for (int kind = TOKEN; kind < QUERIES; kind++, index++) {
-            if (!case_begin(index, &rng)) continue;
+            if (!table_case_begin(index, &rng)) continue;
             int64_t n = lengths[index % COUNT(lengths)];
             const int group = rng_of(&rng, groups);
             if (kind >= PROMPT && n * n * (dims[d][0] + dims[d][1]) * group > 4000000) n = n % 30 + 1;
@@ -87,7 +93,7 @@ static bool sequence_lengths(const struct tiers *tiers)
     struct rng rng;
     for (int n = 0; n < COUNT(lengths); n++) {
         for (int kind = TOKEN; kind < QUERIES; kind++, index++) {
-            if (!case_begin(index, &rng)) continue;
+            if (!table_case_begin(index, &rng)) continue;
             const int heads = lengths[n] < 100 ? 6 : 1;
             struct problem *p =
                 problem_new(heads, rng_one_in(&rng, 2) ? 1 : heads, rng_of(&rng, small), rng_of(&rng, small));
@@ -175,8 +181,157 @@ static bool values(const struct tiers *tiers)
     return true;
 }
 
+static void fill_from(struct rng *rng, const float *from, int n, float *to, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        to[i] = from[rng_below(rng, n)] * (rng_one_in(rng, 2) ? -1.0f : 1.0f);
+}
+
+/* Math mode BF16 where sums end around 2^-126, below which they become 0: just below it, on it, and on it only because
+ * a subnormal's step is coarse, such as 2^-126 - 2^-150. A large scale makes them count. So few sums in every other
+ * case that one of them may be the only one of a tile. Values that not all rows see are infinite. */
+static bool least_sums(const struct tiers *tiers)
+{
+    static const float factors[] = {0x1p-63f, 0x1p-63f, 0x1p-62f, 0x1p-64f, 0x1.02p-63f, 0x1p-75f, 0x1p-80f, 0.0f};
+    static const float least[] = {0x1p-126f, 0x1p-125f, 0x1.02p-126f, 0x1.fep-126f, 0x1p-127f, 0x1p-133f, 0.0f, 1.0f};
+    struct rng rng;
+    for (int i = 0; i < 80; i++) {
+        if (!case_begin(i, &rng)) continue;
+        const bool small = i % 2 == 1;
+        const int most = small ? 3 : 20, heads = small ? 1 : 3, kinds = COUNT(least) - i / 2 % 2;
+        struct problem *p =
+            problem_new(heads, i % 4 == 0 ? 1 : heads, 1 + (int)rng_below(&rng, most), 1 + (int)rng_below(&rng, most));
+        p->math = TRIL_MATH_BF16;
+        p->scale = i % 3 == 0 ? 0x1p122f : 0x1p126f;
+        problem_seq(p, 0, 1 + rng_below(&rng, most), 0, 1 + rng_below(&rng, small ? 3 : 300));
+        problem_seq(p, 0, 1 + rng_below(&rng, most), 0, 1 + rng_below(&rng, most));
+        problem_fill(p, &rng, NORMAL);
+        fill_from(&rng, factors, COUNT(factors), p->q, p->q_tokens * p->q_heads * p->qk_dim);
+        fill_from(&rng, factors, COUNT(factors), p->k, p->kv_tokens * p->kv_heads * p->qk_dim);
+        fill_from(&rng, least, kinds, p->v, p->kv_tokens * p->kv_heads * p->v_dim);
+        const int64_t unseen = p->seqs[0].kv_len - 1 - rng_below(&rng, p->seqs[0].q_len);
+        for (int j = 0; i % 4 < 2 && unseen >= 0 && j < p->kv_heads * p->v_dim; j++)
+            problem_v(p, p->seqs[0].kv_first + unseen, 0)[j] = __builtin_inff();
+        const struct placing placing = placing_random(&rng);
+        const bool ok = as_scalar(p, &placing, "least sums", tiers);
+        problem_free(p);
+        if (!ok) return false;
+    }
+    return true;
+}
+
+/* Every type of keys with every type of values in every kind of call; the queries' and the output's types in turn. */
+static bool stored_types(const struct tiers *tiers)
+{
+    static const int sizes[][2] = {{64, 128}, {96, 32}, {128, 64}, {32, 96}};
+    int index = 0;
+    struct rng rng;
+    for (tril_dtype k = TRIL_F32; k < TRIL_DTYPE_COUNT; k++) {
+        for (tril_dtype v = TRIL_F32; v < TRIL_DTYPE_COUNT; v++) {
+            for (enum queries kind = TOKEN; kind <= PROMPT; kind++, index++) {
+                if (!table_case_begin(index, &rng)) continue;
+                const int64_t n = kind == PROMPT ? 20 + rng_below(&rng, 60) : rng_of(&rng, lengths);
+                const int turn = index + (int)k + (int)v, kv_heads = 1 + (int)rng_below(&rng, 2);
+                struct problem *p = problem_new(kv_heads * (1 + (int)rng_below(&rng, 8)), kv_heads,
+                                                sizes[turn % COUNT(sizes)][0], sizes[turn % COUNT(sizes)][1]);
+                problem_seq(p, 0, queries_of(kind, n, &rng), rng_below(&rng, 5), n);
+                problem_fill(p, &rng, NORMAL);
+                problem_store(p, (tril_dtype)(turn % 3), k, v);
+                if (rng_one_in(&rng, 2)) problem_scramble(p, &rng, false);
+                struct placing placing = placing_random(&rng);
+                placing.stored = true;
+                placing.out_type = (tril_dtype)((turn / 3 + (int)kind) % 3);
+                const bool ok = as_scalar(p, &placing, queries_name[kind], tiers);
+                problem_free(p);
+                if (!ok) return false;
+            }
+        }
+    }
+    return true;
+}
+
+/* One sequence, or several whose lengths and kinds of calls differ. */
+static struct problem *one_or_ragged(struct rng *rng, enum queries kind, int64_t n, bool ragged)
+{
+    const int kv_heads = 1 + (int)rng_below(rng, 2), dim = rng_one_in(rng, 2) ? 32 : 1 + (int)rng_below(rng, 40);
+    struct problem *p = problem_new(kv_heads * (1 + (int)rng_below(rng, 5)), kv_heads, dim,
+                                    rng_one_in(rng, 2) ? dim : 1 + (int)rng_below(rng, 40));
+    problem_seq(p, 0, queries_of(kind, n, rng), 0, n);
+    const int others = ragged ? 4 + (int)rng_below(rng, MAX_SEQS - 4) : 0;
+    for (int i = 0; i < others; i++) {
+        const int64_t other = i == 0 ? n / 2 + 1 : 1 + rng_of(rng, lengths) % 300;
+        problem_seq(p, rng_below(rng, 3), queries_of((enum queries)rng_below(rng, QUERIES), other, rng), 0, other);
+    }
+    problem_fill(p, rng, NORMAL);
+    return p;
+}
+
+static bool pages(const struct tiers *tiers)
+{
+    static const int sizes[] = {16, 32, 64, 256};
+    int index = 0;
+    struct rng rng;
+    for (int size = 0; size < COUNT(sizes); size++) {
+        for (enum queries kind = TOKEN; kind <= PROMPT; kind++) {
+            for (int ragged = 0; ragged < 2; ragged++, index++) {
+                if (!table_case_begin(index, &rng)) continue;
+                const int64_t n = kind == PROMPT ? sizes[size] + rng_below(&rng, 40) : rng_of(&rng, lengths);
+                struct problem *p = one_or_ragged(&rng, kind, n, ragged != 0);
+                if (rng_one_in(&rng, 2)) problem_store_random(p, &rng);
+                struct placing placing = placing_random(&rng);
+                placing.stored = true;
+                placing.page = sizes[size];
+                const bool ok = as_scalar(p, &placing, ragged != 0 ? "ragged" : queries_name[kind], tiers);
+                problem_free(p);
+                if (!ok) return false;
+            }
+        }
+    }
+    return true;
+}
+
+/* The same page twice in a table, and in the tables of two sequences. */
+static bool shared_pages(const struct tiers *tiers)
+{
+    static const int sizes[] = {16, 48, 64, 256};
+    struct rng rng;
+    for (int i = 0; i < 2 * COUNT(sizes); i++) {
+        if (!case_begin(i, &rng)) continue;
+        const int page = sizes[i % COUNT(sizes)];
+        struct problem *p = problem_new(4, 2, i % 3 == 0 ? 32 : 21, i % 3 == 1 ? 64 : 10);
+        problem_seq(p, 0, 3 + rng_below(&rng, 2 * page), 0, 2 * page + rng_below(&rng, 40));
+        problem_seq(p, 1, 1, 3, page + 1 + rng_below(&rng, 2 * page));
+        problem_fill(p, &rng, NORMAL);
+        problem_store_random(p, &rng);
+        for (int s = 0; s < p->n_seqs; s++) {
+            const tril_seq *seq = &p->seqs[s];
+            for (int64_t j = 0; j < seq->kv_len && j < 2 * page; j++) {
+                problem_copy_tokens(p, OF_K, seq->kv_first + j, p, p->seqs[0].kv_first + j % page, 1);
+                problem_copy_tokens(p, OF_V, seq->kv_first + j, p, p->seqs[0].kv_first + j % page, 1);
+            }
+        }
+        struct placing placing = placing_random(&rng);
+        placing.stored = true;
+        placing.page = page;
+        placing.shared_pages = 2;
+        const bool ok = as_scalar(p, &placing, "shared pages", tiers);
+        problem_free(p);
+        if (!ok) return false;
+    }
+    return true;
+}
+
 static const struct check checks[] = {
-    {"head_sizes", head_sizes}, {"sequence_lengths", sequence_lengths}, {"heads", heads},   {"long_rows", long_rows},
-    {"many_tasks", many_tasks}, {"large_weights", large_weights},       {"values", values},
+    {"least_sums", least_sums},
+    {"head_sizes", head_sizes},
+    {"sequence_lengths", sequence_lengths},
+    {"heads", heads},
+    {"long_rows", long_rows},
+    {"many_tasks", many_tasks},
+    {"large_weights", large_weights},
+    {"values", values},
+    {"stored_types", stored_types},
+    {"pages", pages},
+    {"shared_pages", shared_pages},
 };
 const struct suite suite_bits = {"bits", checks, COUNT(checks)};

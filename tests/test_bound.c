@@ -5,8 +5,11 @@
  * That counts on the roundings of a score being as random as its terms. Where one large term leads every score, each of
  * the D roundings is as large as it: they walk some sqrt(D) of themselves away, and the bound has (2 + 4 sqrt(D)) S. So
  * has every row with S above 30, and the bound of a single weight, where nothing averages out. What exp2 flushes to 0
- * adds at most 2^-126 per key. */
-#include "support.h"
+ * adds at most 2^-126 per key.
+ *
+ * In math mode BF16 a product q k is off by up to 2^-7 + 2^-16 of itself, a weight by the exponential of twice what
+ * that makes of S (its own score's and the sum's), and p and v by 2^-8 each. */
+#include "codes.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -31,6 +34,17 @@ static double factor(const struct reference *r)
 static double walking_factor(const struct reference *r)
 {
     return factor(r) + 4.0 * sqrt(r->dim) * r->S;
+}
+
+/* By what factor, less 1, math mode BF16 may change a weight, and p v. */
+static double rounded_weight(const struct problem *p, const struct reference *r)
+{
+    return p->math == TRIL_MATH_BF16 ? expm1((0x1p-6 + 0x1p-15) * r->S) : 0.0;
+}
+
+static double rounded_product(const struct problem *p, const struct reference *r)
+{
+    return p->math == TRIL_MATH_BF16 ? (1.0 + rounded_weight(p, r)) * (1.0 + 0x1p-8) * (1.0 + 0x1p-8) - 1.0 : 0.0;
 }
 
 static struct reference reference_of(const struct problem *p, const tril_seq *seq, int64_t i, int64_t head)
@@ -82,8 +96,8 @@ static bool row_in_bound(const struct problem *p, const tril_seq *seq, int64_t i
     bool ok = true;
     double sum = 0.0;
     for (int64_t j = 0; j < r.n && ok; j++) {
-        ok = within((double)a[j], r.weight[j], U * r.weight[j] * walking_factor(&r) + 0x1p-126, &worst->weights,
-                    "weight", i, head, j);
+        const double bound = r.weight[j] * (U * walking_factor(&r) + rounded_weight(p, &r));
+        ok = within((double)a[j], r.weight[j], bound + 0x1p-126, &worst->weights, "weight", i, head, j);
         sum += (double)a[j];
     }
     if (r.n > 0 && ok) ok = within(sum, 1.0, 16.0 * U, &worst->sum, "sum of weights", i, head, 0);
@@ -97,11 +111,13 @@ static bool row_in_bound(const struct problem *p, const tril_seq *seq, int64_t i
             low = fmin(low, v);
             high = fmax(high, v);
         }
-        const double bound = U * A * (led || r.S > 30.0 ? walking_factor(&r) : factor(&r)) + flushed;
+        const double bound =
+            A * (U * (led || r.S > 30.0 ? walking_factor(&r) : factor(&r)) + rounded_product(p, &r)) + flushed;
         ok = within((double)o[d], want, bound, &worst->attend, "output", i, head, d);
         if (ok && r.n > 0 && ((double)o[d] < low - bound || (double)o[d] > high + bound))
             ok = broken("query %lld head %lld column %d is %a, outside the values' hull %a ... %a", (long long)i,
                         (long long)head, d, (double)o[d], low, high);
+        if (p->math == TRIL_MATH_BF16) low = (double)round_to(TRIL_BF16, (float)low);
         if (ok && r.n == 1 && (double)o[d] != low)
             ok = broken("query %lld head %lld column %d is %a, and its one visible value %a", (long long)i,
                         (long long)head, d, (double)o[d], low);
@@ -140,21 +156,34 @@ static bool report(bool ok, const char *name, const struct worst *worst)
     return ok;
 }
 
-static bool random_calls(const struct tiers *tiers)
+static bool random_in_bound(const struct tiers *tiers, tril_math math, const enum values *kinds, int n_kinds, int cases,
+                            const char *name)
 {
-    static const enum values kinds[] = {NORMAL, PEAKED, TIES, RISING, FALLING};
-    const int cases = scaled(60);
     struct worst worst = {0.0, 0.0, 0.0};
     struct rng rng;
     for (int i = 0; i < cases; i++) {
         if (!case_begin(i, &rng)) continue;
-        const enum values kind = kinds[i % COUNT(kinds)];
+        const enum values kind = kinds[i % n_kinds];
         struct problem *p = problem_random(&rng, 4e5, kind);
-        const bool ok = in_bound(p, values_name(kind), tiers, kind == RISING || kind == FALLING, &worst);
+        p->math = math;
+        const bool led = math == TRIL_MATH_BF16 || kind == RISING || kind == FALLING;
+        const bool ok = in_bound(p, values_name(kind), tiers, led, &worst);
         problem_free(p);
         if (!ok) return false;
     }
-    return report(true, "random calls", &worst);
+    return report(true, name, &worst);
+}
+
+static bool random_calls(const struct tiers *tiers)
+{
+    static const enum values kinds[] = {NORMAL, PEAKED, TIES, RISING, FALLING};
+    return random_in_bound(tiers, TRIL_MATH_F32, kinds, COUNT(kinds), scaled(60), "random calls");
+}
+
+static bool random_pairs(const struct tiers *tiers)
+{
+    static const enum values kinds[] = {NORMAL, TIES, PEAKED};
+    return random_in_bound(tiers, TRIL_MATH_BF16, kinds, COUNT(kinds), scaled(40), "math mode BF16");
 }
 
 /* Many keys: 33 folds, where an error could pile up; and logits from flat to a few hundred. */
@@ -244,9 +273,7 @@ static bool permuted_keys(const struct tiers *tiers)
 }
 
 static const struct check checks[] = {
-    {"bound_random_calls", random_calls},
-    {"bound_long_rows", long_rows},
-    {"constant_values", constant_values},
-    {"permuted_keys", permuted_keys},
+    {"bound_random_calls", random_calls}, {"bound_random_pairs", random_pairs}, {"bound_long_rows", long_rows},
+    {"constant_values", constant_values}, {"permuted_keys", permuted_keys},
 };
 const struct suite suite_bound = {"bound", checks, COUNT(checks)};

@@ -2,13 +2,13 @@
  * sequences and the workspace; inputs that cannot be written; signalling NaN in every padding, every unused row and
  * token; and no byte changed but the results (run() sees to that in every suite). The bits stay those of the scalar
  * tier with its operands side by side. */
-#include "support.h"
+#include "codes.h"
 
 #include <stdio.h>
 
 static bool guarded(const struct problem *p, struct placing placing, const char *more, const struct tiers *tiers)
 {
-    char text[500], place[300];
+    char text[600], place[400];
     for (enum operation operation = ATTEND; operation < OPERATIONS; operation++) {
         snprintf(text, sizeof text, "%s, %s, oracle", operation_name(operation), more);
         problem_describe(p, text);
@@ -45,7 +45,7 @@ static bool every_head_size(const struct tiers *tiers)
     static const int larger[] = {79, 80, 81, 95, 97, 127, 128, 129, 255, 257, 511, 577};
     struct rng rng;
     for (int i = 0; i < 66 + COUNT(larger); i++) {
-        if (!case_begin(i, &rng)) continue;
+        if (!table_case_begin(i, &rng)) continue;
         const int dim = i < 66 ? i + 1 : larger[i - 66];
         struct problem *p = problem_new(2, rng_one_in(&rng, 2) ? 1 : 2, dim, dim);
         const int64_t kv_len = i % 2 == 0 ? 1 + rng_below(&rng, 40) : 250 + rng_below(&rng, 30);
@@ -66,7 +66,7 @@ static bool every_tail(const struct tiers *tiers)
 {
     struct rng rng;
     for (int n = 1; n <= 34; n++) {
-        if (!case_begin(n, &rng)) continue;
+        if (!table_case_begin(n, &rng)) continue;
         struct problem *p = problem_new(3, 1, 1 + (int)rng_below(&rng, 20), 1 + (int)rng_below(&rng, 36));
         problem_seq(p, 0, n, 0, n);
         problem_seq(p, 0, 1, 0, 256 + n);
@@ -87,6 +87,8 @@ static bool random_placings(const struct tiers *tiers)
     for (int i = 0; i < cases; i++) {
         if (!case_begin(i, &rng)) continue;
         struct problem *p = problem_random(&rng, 3e5, i % 3 == 0 ? ANY : NORMAL);
+        problem_store_random(p, &rng);
+        problem_math_random(p, &rng);
         const bool ok = guarded(p, placing_random(&rng), "random", tiers);
         problem_free(p);
         if (!ok) return false;
@@ -94,9 +96,90 @@ static bool random_placings(const struct tiers *tiers)
     return true;
 }
 
+/* Every type of K and V in rows and panels, without pages and with, side by side: an odd number of bytes where the type
+ * allows it, the last page full and not, scales behind which nothing is. */
+static bool stored_ends(const struct tiers *tiers)
+{
+    static const int pages[] = {0, 16, 64, 0, 256, 272}, odd[] = {1, 7, 13, 21, 33, 63, 65};
+    int index = 0;
+    struct rng rng;
+    for (tril_dtype type = TRIL_F32; type < TRIL_DTYPE_COUNT; type++) {
+        for (int i = 0; i < 12; i++, index++) {
+            if (!table_case_begin(index, &rng)) continue;
+            const int dim = type_fits(type, 1) ? rng_of(&rng, odd) : 32 * (1 + i % 3);
+            struct problem *p = problem_new(2, i % 4 < 2 ? 1 : 2, dim, dim);
+            const int64_t kv_len = 16 * (1 + rng_below(&rng, 20)) + (i % 3 == 0 ? 0 : rng_below(&rng, 16));
+            problem_seq(p, 0, 1 + rng_below(&rng, 9), 0, kv_len);
+            problem_seq(p, 0, i % 3, 0, 1 + rng_below(&rng, 30));
+            problem_fill(p, &rng, NORMAL);
+            problem_store(p, (tril_dtype)(i % 3), type, type);
+            if (i % 4 == 3) problem_scramble(p, &rng, false);
+            problem_math_random(p, &rng);
+            struct placing placing = contiguous;
+            placing.stored = true;
+            placing.out_type = (tril_dtype)(i / 2 % 3);
+            placing.k.head_major = placing.v.head_major = placing.scales.head_major = rng_one_in(&rng, 2);
+            placing.panels = i % 2 == 1;
+            placing.page = pages[i % COUNT(pages)];
+            placing.page_seed = (uint32_t)rng_next(&rng);
+            const bool ok = guarded(p, placing, "stored", tiers);
+            problem_free(p);
+            if (!ok) return false;
+        }
+    }
+    return true;
+}
+
+static bool page_refused(struct placed *x, const char *tier)
+{
+    size_t bytes;
+    if (!use_tier(tier)) return false;
+    const tril_status sized = tril_workspace(&x->call, 1, &bytes);
+    if (sized != TRIL_OK) return broken("tril_workspace: %s", tril_status_text(sized));
+    struct area workspace = area_new(bytes, GUARD_AFTER, 0);
+    const tril_status status = x->operation == ATTEND ? tril_attend(&x->call, workspace.data, bytes)
+                                                      : tril_weights(&x->call, &x->weights, workspace.data, bytes);
+    const bool ok =
+        status == TRIL_ERR_BLOCK_TABLE || broken("one page less than its tables ask for: status %d", status);
+    area_free(&workspace);
+    return ok && placed_untouched(x);
+}
+
+/* Whichever sequence has the last of the pages: where there is one page less, nothing is computed. */
+static bool no_such_page(const struct tiers *tiers)
+{
+    struct rng rng;
+    for (int i = 0; i < 6; i++) {
+        if (!case_begin(i, &rng)) continue;
+        struct problem *p = problem_new(2, 1, 8, 8);
+        problem_seq(p, 0, 1 + i, 0, 20 + 9 * i);
+        problem_seq(p, 0, i % 2, 0, 40);
+        problem_fill(p, &rng, NORMAL);
+        struct placing placing = contiguous;
+        placing.page = 16;
+        placing.page_seed = (uint32_t)rng_next(&rng);
+        bool ok = true;
+        for (int t = 0; t < tiers->n && ok; t++) {
+            struct placed *x = placed_new(p, &placing, (enum operation)(i % OPERATIONS));
+            int32_t last = 0;
+            for (int s = 0; s < p->n_seqs; s++) {
+                const int32_t *table = x->call.seqs[s].blocks;
+                for (int64_t j = 0; j < (int64_t)(x->pages.tables[s].bytes / sizeof *table); j++)
+                    last = table[j] > last ? table[j] : last;
+            }
+            x->call.n_blocks = last;
+            problem_describe(p, "a page too few");
+            ok = page_refused(x, tiers->name[t]);
+            placed_free(x);
+        }
+        problem_free(p);
+        if (!ok) return false;
+    }
+    return true;
+}
+
 static const struct check checks[] = {
-    {"every_head_size", every_head_size},
-    {"every_tail", every_tail},
-    {"random_placings", random_placings},
+    {"every_head_size", every_head_size}, {"every_tail", every_tail},           {"stored_ends", stored_ends},
+    {"no_such_page", no_such_page},       {"random_placings", random_placings},
 };
 const struct suite suite_memory = {"memory", checks, COUNT(checks)};

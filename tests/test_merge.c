@@ -1,6 +1,6 @@
 /* Partial results: a sequence's keys in ranges, computed apart and merged, give the bits of one call. And a cache that
  * tril_append() has filled is the cache laid out by hand. */
-#include "support.h"
+#include "codes.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -84,11 +84,11 @@ static bool parts_add(struct parts *parts, const struct problem *p, int64_t firs
                       struct placing placing, const char *tier)
 {
     const struct problem range = range_of(p, first, end);
-    char text[500], place[300];
+    char text[600], place[400];
     int64_t n;
     placing.flags = flags;
+    placing.out_type = TRIL_F32; /* what is merged */
     placing.guard = (enum guard)(p->q_tokens % 3);
-    placing.in_place = placing.in_place && (flags & TRIL_BLOCKWISE) == 0;
     placing_describe(&placing, place, sizeof place);
     snprintf(text, sizeof text, "blocks %lld to %lld, flags %u, %s", (long long)first, (long long)end, flags, place);
     problem_describe(p, text);
@@ -207,6 +207,8 @@ static struct problem *long_problem(struct rng *rng, enum values kind, double wo
         }
         if (problem_work(p) <= work && blocks_of(p) >= 2) {
             problem_fill(p, rng, kind);
+            problem_store_random(p, rng);
+            problem_math_random(p, rng);
             return p;
         }
         problem_free(p);
@@ -279,7 +281,7 @@ static bool blocks_hold(const struct problem *p, const struct result *want, stru
 
 static bool blocks_merge(const struct tiers *tiers)
 {
-    return each_problem(tiers, scaled(270) < 9 ? 9 : scaled(270), 1.5e6, every_kind, COUNT(every_kind), blocks_hold);
+    return each_problem(tiers, scaled(270) < 36 ? 36 : scaled(270), 1.5e6, every_kind, COUNT(every_kind), blocks_hold);
 }
 
 /* A block alone keeps the sign of a zero, which the first of a row loses: values so small that every product with a
@@ -468,61 +470,125 @@ static bool one_part(const struct tiers *tiers)
 
 /* A cache that is filled by tril_append(): the bytes, and what attention makes of them. */
 
-enum { PANEL = 16 };
+enum { PANEL = 16, MOST_DIM = 96 };
 
 struct cache {
-    struct area area;
+    struct area area, scales;
     tril_tensor tensor;
 };
 
-static struct cache cache_new(struct rng *rng, bool panels, int64_t tokens, int64_t heads, int64_t dim)
+static struct area filled_with(uint32_t word, int64_t bytes)
 {
-    const int64_t unit = panels ? PANEL : 1, units = (tokens + unit - 1) / unit, width = dim * unit;
+    struct area a = area_new((size_t)bytes, GUARD_AFTER, 0);
+    for (int64_t i = 0; i < bytes; i++)
+        a.data[i] = (unsigned char)(word >> i % ELEMENT * 8);
+    return a;
+}
+
+static struct cache cache_new(struct rng *rng, tril_dtype type, bool panels, int64_t tokens, int64_t heads, int64_t dim)
+{
+    const int64_t together = panels ? PANEL : 1, units = (tokens + together - 1) / together;
+    const int64_t unit = together * type_unit(type), width = together * type_row_bytes(type, dim);
     const bool head_major = rng_one_in(rng, 2);
     const int64_t pad = rng_one_in(rng, 2) ? 0 : unit * rng_below(rng, 5),
                   outer = rng_one_in(rng, 2) ? 0 : unit * rng_below(rng, 7);
     const int64_t row = width + pad, by_unit = head_major ? row : heads * row + outer;
     const int64_t by_head = head_major ? units * row + outer : row;
-    const int64_t bytes = ((units - 1) * by_unit + (heads - 1) * by_head + width) * ELEMENT;
-    struct cache c = {.area = area_new((size_t)bytes, rng_one_in(rng, 2) ? GUARD_AFTER : GUARD_BEFORE, 0)};
-    for (int64_t i = 0; i < bytes; i += ELEMENT)
-        memcpy(c.area.data + i, &(uint32_t){SIGNALLING_NAN}, sizeof(uint32_t));
+    const int64_t bytes = (units - 1) * by_unit + (heads - 1) * by_head + width;
+    struct cache c = {.area = filled_with(type_filler(type), bytes)};
     c.tensor = (tril_tensor){.data = c.area.data,
                              .bytes = bytes,
-                             .token_stride = by_unit * ELEMENT / unit,
-                             .head_stride = by_head * ELEMENT,
+                             .token_stride = by_unit / together,
+                             .head_stride = by_head,
+                             .dtype = type,
                              .layout = panels ? TRIL_PANELS : TRIL_ROWS};
+    if (type != TRIL_I8) return c;
+    c.tensor.scale_token_stride = ELEMENT * (head_major ? 1 : heads + rng_below(rng, 3));
+    c.tensor.scale_head_stride = ELEMENT * (head_major ? tokens + rng_below(rng, 3) : 1);
+    c.tensor.scales_bytes =
+        (tokens - 1) * c.tensor.scale_token_stride + (heads - 1) * c.tensor.scale_head_stride + ELEMENT;
+    c.scales = filled_with(SIGNALLING_NAN, c.tensor.scales_bytes);
+    c.tensor.scales = (const float *)(const void *)c.scales.data;
     return c;
 }
 
-/* Element (token, head, i), from the header's formulas. */
-static unsigned char *cache_at(const struct cache *c, int64_t token, int64_t head, int64_t i)
+static struct cache cache_copy(const struct cache *from)
 {
-    const tril_tensor *x = &c->tensor;
-    if (x->layout == TRIL_ROWS) return c->area.data + token * x->token_stride + head * x->head_stride + i * ELEMENT;
-    return c->area.data + token / PANEL * PANEL * x->token_stride + head * x->head_stride +
-           (i * PANEL + token % PANEL) * ELEMENT;
+    struct cache c = *from;
+    c.area = area_new(from->area.bytes, GUARD_BEFORE, 0);
+    c.scales = area_new(from->scales.bytes, GUARD_BEFORE, 0);
+    memcpy(c.area.data, from->area.data, c.area.bytes);
+    if (c.scales.bytes > 0) memcpy(c.scales.data, from->scales.data, c.scales.bytes);
+    c.tensor.data = c.area.data;
+    if (from->tensor.scales != NULL) c.tensor.scales = (const float *)(const void *)c.scales.data;
+    return c;
 }
 
-static bool appends(struct rng *rng, bool panels, const char *tier)
+static void cache_free(struct cache *c)
 {
-    const int64_t heads = 1 + rng_below(rng, 3), dim = 1 + rng_below(rng, 40), tokens = 1 + rng_below(rng, 70);
-    const int64_t begin = panels ? rng_below(rng, 3) * PANEL : rng_below(rng, 40), room = begin + tokens;
-    struct cache by_hand = cache_new(rng, panels, room, heads, dim), filled = by_hand;
-    filled.area = area_new(by_hand.area.bytes, GUARD_AFTER, 0);
-    memcpy(filled.area.data, by_hand.area.data, by_hand.area.bytes);
-    filled.tensor.data = filled.area.data;
+    area_free(&c->area);
+    if (c->tensor.scales != NULL) area_free(&c->scales);
+}
 
+/* A row where the header's formulas say that it lies. */
+static void cache_put(const struct cache *c, int64_t token, int64_t head, const unsigned char *row, int64_t dim,
+                      float scale)
+{
+    const tril_tensor *x = &c->tensor;
+    const int64_t unit = type_unit(x->dtype), first = x->layout == TRIL_PANELS ? token / PANEL * PANEL : token;
+    unsigned char *to = c->area.data + first * x->token_stride + head * x->head_stride;
+    if (x->scales != NULL)
+        memcpy(c->scales.data + token * x->scale_token_stride + head * x->scale_head_stride, &scale, sizeof scale);
+    if (x->layout == TRIL_ROWS) {
+        memcpy(to, row, (size_t)type_row_bytes(x->dtype, dim));
+        return;
+    }
+    for (int64_t i = 0; i < dim; i++)
+        memcpy(to + (i * PANEL + token - first) * unit, row + i * unit, (size_t)unit);
+}
+
+static bool same_cache(const struct cache *got, const struct cache *want)
+{
+    return (memcmp(got->area.data, want->area.data, want->area.bytes) == 0 ||
+            broken("other bytes than the tokens' have changed, or wrong ones")) &&
+           (want->scales.bytes == 0 || memcmp(got->scales.data, want->scales.data, want->scales.bytes) == 0 ||
+            broken("other scales than the tokens' have changed, or wrong ones"));
+}
+
+/* Attention from the cache in the place of the problem's keys. */
+static bool attends_alike(const struct problem *p, const struct cache *cache, const char *tier)
+{
+    struct result *want = run(p, &contiguous, ATTEND, tier), *got = NULL;
+    struct placed *x = placed_new(p, &contiguous, ATTEND);
+    x->call.k = cache->tensor;
+    size_t bytes = 0;
+    bool ok = want != NULL && (tril_workspace(&x->call, 1, &bytes) == TRIL_OK || broken("tril_workspace"));
+    void *workspace = malloc(bytes + 1);
+    if (workspace == NULL) abort();
+    ok = ok && placed_run(x, &(struct team){.threads = 0}, workspace, bytes);
+    if (ok) got = placed_take_part(x, 0);
+    ok = ok && same_result(got, want, "attention from the filled cache");
+    free(workspace);
+    result_free(got);
+    result_free(want);
+    placed_free(x);
+    return ok;
+}
+
+static bool appends(struct rng *rng, tril_dtype type, bool panels, const char *tier)
+{
+    const int64_t heads = 1 + rng_below(rng, 3), tokens = 1 + rng_below(rng, 70);
+    const int64_t dim = type_fits(type, 1) ? 1 + rng_below(rng, 40) : 32 * (1 + rng_below(rng, 3));
+    const int64_t begin = panels ? rng_below(rng, 3) * PANEL : rng_below(rng, 40), room = begin + tokens;
+    struct cache by_hand = cache_new(rng, type, panels, room, heads, dim), filled = cache_copy(&by_hand);
     struct problem *p = problem_new((int)heads * (1 + (int)rng_below(rng, 3)), (int)heads, (int)dim, (int)dim);
     problem_seq(p, 0, 1 + rng_below(rng, tokens), begin, tokens);
     problem_fill(p, rng, NORMAL);
-    problem_describe(p, panels ? "append to panels" : "append to rows");
-    for (int64_t t = 0; t < tokens; t++) {
-        for (int64_t h = 0; h < heads; h++) {
-            for (int64_t i = 0; i < dim; i++)
-                memcpy(cache_at(&by_hand, begin + t, h, i), problem_k(p, begin + t, h) + i, sizeof(float));
-        }
-    }
+    char text[60];
+    snprintf(text, sizeof text, "append to %s of %s", panels ? "panels" : "rows", type_name(type));
+    problem_describe(p, text);
+    bool ok = use_tier(tier);
+
     /* What is appended: rows with padding, after some others. */
     const int64_t before = rng_below(rng, 4), from_row = dim + rng_below(rng, 3), from_token = heads * from_row;
     float *from = floats((before + tokens) * from_token);
@@ -537,72 +603,149 @@ static bool appends(struct rng *rng, bool panels, const char *tier)
                                 .bytes = (before + tokens) * from_token * ELEMENT,
                                 .token_stride = from_token * ELEMENT,
                                 .head_stride = from_row * ELEMENT};
-    bool ok = true;
     const int64_t most = rng_one_in(rng, 3) ? 1 : rng_one_in(rng, 2) ? tokens : 1 + rng_below(rng, tokens);
     for (int64_t t = 0, n; t < tokens && ok; t += n) {
         n = 1 + rng_below(rng, most);
         if (most == tokens || n > tokens - t) n = tokens - t;
-        /* Only these tokens' places may change. */
-        unsigned char *was = malloc(filled.area.bytes);
-        if (was == NULL) abort();
-        memcpy(was, filled.area.data, filled.area.bytes);
+        /* By hand, as tril_convert() stores it; the problem's keys become what that is worth. */
+        for (int64_t j = t * heads; j < (t + n) * heads; j++) {
+            unsigned char row[MOST_DIM * ELEMENT];
+            float *k = problem_k(p, begin + j / heads, j % heads), scale = 0.0f;
+            const tril_status status = tril_convert(row, type, type == TRIL_I8 ? &scale : NULL, k, TRIL_F32, NULL, dim);
+            if (status != TRIL_OK) ok = broken("tril_convert: %s", tril_status_text(status));
+            cache_put(&by_hand, begin + j / heads, j % heads, row, dim, scale);
+            decode_row(type, row, scale, dim, k);
+        }
         const tril_status status =
             tril_append(&filled.tensor, begin + t, &source, before + t, n, (int32_t)heads, (int32_t)dim);
-        ok = status == TRIL_OK || broken("tril_append: %s", tril_status_text(status));
-        for (int64_t j = t; j < t + n && ok; j++) {
-            for (int64_t h = 0; h < heads; h++) {
-                for (int64_t i = 0; i < dim; i++) {
-                    const ptrdiff_t at = cache_at(&filled, begin + j, h, i) - filled.area.data;
-                    memcpy(was + at, problem_k(p, begin + j, h) + i, sizeof(float));
-                }
-            }
-        }
-        ok = ok && (memcmp(was, filled.area.data, filled.area.bytes) == 0 ||
-                    broken("token %lld and %lld more: other bytes than theirs changed, or wrong ones", (long long)t,
-                           (long long)n - 1));
-        free(was);
+        if (status != TRIL_OK) ok = broken("tril_append: %s", tril_status_text(status));
+        ok = ok && same_cache(&filled, &by_hand);
     }
-    ok = ok && (memcmp(filled.area.data, by_hand.area.data, by_hand.area.bytes) == 0 ||
-                broken("not the cache that is laid out by hand"));
-
-    /* Attention from the filled cache. */
-    struct result *want = ok ? run(p, &contiguous, ATTEND, tier) : NULL;
-    struct placed *x = placed_new(p, &contiguous, ATTEND);
-    x->call.k = filled.tensor;
-    size_t bytes = 0;
-    ok = ok && want != NULL && tril_workspace(&x->call, 1, &bytes) == TRIL_OK;
-    void *workspace = malloc(bytes + 1);
-    if (workspace == NULL) abort();
-    ok = ok && placed_run(x, &(struct team){.threads = 0}, workspace, bytes);
-    struct result *got = ok ? placed_take_part(x, 0) : NULL;
-    ok = got != NULL && same_result(got, want, "attention from the filled cache");
-    free(workspace);
-    result_free(got);
-    result_free(want);
-    placed_free(x);
+    ok = ok && attends_alike(p, &filled, tier);
     problem_free(p);
     free(from);
-    area_free(&filled.area);
-    area_free(&by_hand.area);
+    cache_free(&filled);
+    cache_free(&by_hand);
     return ok;
 }
 
 static bool append(const struct tiers *tiers)
 {
-    const int cases = scaled(600) < 20 ? 20 : scaled(600);
+    static const struct {
+        tril_dtype type;
+        bool panels;
+    } forms[] = {{TRIL_F32, false}, {TRIL_F32, true}, {TRIL_F16, false}, {TRIL_F16, true},   {TRIL_BF16, false},
+                 {TRIL_BF16, true}, {TRIL_I8, false}, {TRIL_I8, true},   {TRIL_Q8_0, false}, {TRIL_Q4_0, false}};
+    const int cases = scaled(600) < 4 * COUNT(forms) ? 4 * COUNT(forms) : scaled(600);
     struct rng rng;
     for (int i = 0; i < cases; i++) {
         if (!case_begin(i, &rng)) continue;
         for (int t = 0; t < tiers->n; t++) {
             struct rng same = rng;
-            if (!appends(&same, i % 2 == 0, tiers->name[t])) return false;
+            if (!appends(&same, forms[i % COUNT(forms)].type, forms[i % COUNT(forms)].panels, tiers->name[t]))
+                return false;
+        }
+    }
+    return true;
+}
+
+/* A cache of any type, filled by tril_append(): every row as tril_convert() makes it, element by element where the
+ * header says that it lies, and no other byte changed. */
+static bool appends_stored(struct rng *rng, tril_dtype type, bool panels)
+{
+    const int64_t unit = type_unit(type), heads = 1 + rng_below(rng, 3), tokens = 1 + rng_below(rng, 40);
+    const int64_t dim = type_fits(type, 1) ? 1 + rng_below(rng, 70) : 32 * (1 + rng_below(rng, 3));
+    const int64_t row = type_row_bytes(type, dim), first = rng_below(rng, 20), at_once = 1 + rng_below(rng, tokens);
+    const bool between = type == TRIL_I8 && !panels && rng_one_in(rng, 2); /* each scale behind its row */
+    const int64_t behind = (row + ELEMENT - 1) / ELEMENT * ELEMENT;
+    const int64_t width = panels ? row * PANEL : row;
+    const int64_t head_stride = between ? behind + ELEMENT * (1 + rng_below(rng, 2)) : width + unit * rng_below(rng, 5);
+    const int64_t step = heads * head_stride + unit * PANEL * rng_below(rng, 3);
+    const int64_t groups = panels ? (first + tokens + PANEL - 1) / PANEL : first + tokens;
+    const int64_t all = groups * ((step + PANEL * unit - 1) / (PANEL * unit)) * PANEL * unit;
+    struct area codes = area_new((size_t)all, GUARD_AFTER, 0);
+    struct area scales = area_new((size_t)((first + tokens) * heads) * sizeof(float), GUARD_AFTER, 0);
+    unsigned char *want = malloc(codes.bytes + scales.bytes);
+    float *from = floats(tokens * heads * dim);
+    if (want == NULL) abort();
+    for (int64_t i = 0; i < tokens * heads * dim; i++)
+        from[i] = rng_normal(rng);
+    memset(codes.data, 0xa5, codes.bytes);
+    memset(scales.data, 0xa5, scales.bytes);
+    memset(want, 0xa5, codes.bytes + scales.bytes);
+    tril_tensor cache = {.data = codes.data,
+                         .bytes = (int64_t)codes.bytes,
+                         .token_stride = panels ? all / groups / PANEL : all / groups,
+                         .head_stride = head_stride,
+                         .dtype = type,
+                         .layout = panels ? TRIL_PANELS : TRIL_ROWS};
+    if (type == TRIL_I8) {
+        cache.scales = (const float *)(const void *)scales.data;
+        cache.scales_bytes = (int64_t)scales.bytes;
+        cache.scale_token_stride = heads * ELEMENT;
+        cache.scale_head_stride = ELEMENT;
+    }
+    if (between) {
+        cache.scales = (const float *)(const void *)(codes.data + behind);
+        cache.scales_bytes = cache.bytes - behind;
+        cache.scale_token_stride = cache.token_stride;
+        cache.scale_head_stride = cache.head_stride;
+    }
+    const tril_tensor source = {.data = from,
+                                .bytes = tokens * heads * dim * ELEMENT,
+                                .token_stride = heads * dim * ELEMENT,
+                                .head_stride = dim * ELEMENT};
+    bool ok = true;
+    for (int64_t t = 0; t < tokens && ok; t += at_once) {
+        const int64_t n = tokens - t < at_once ? tokens - t : at_once;
+        const tril_status status = tril_append(&cache, first + t, &source, t, n, (int32_t)heads, (int32_t)dim);
+        ok = status == TRIL_OK || broken("tril_append: %s", tril_status_text(status));
+    }
+    for (int64_t t = first; t < first + tokens && ok; t++) {
+        for (int64_t head = 0; head < heads; head++) {
+            unsigned char code[4 * 128];
+            float scale = 0.0f;
+            ok = tril_convert(code, type, &scale, from + ((t - first) * heads + head) * dim, TRIL_F32, NULL, dim) ==
+                 TRIL_OK;
+            unsigned char *to = want + (panels ? t / PANEL * PANEL : t) * cache.token_stride + head * head_stride;
+            for (int64_t i = 0; panels && i < dim; i++)
+                memcpy(to + (i * PANEL + t % PANEL) * unit, code + i * unit, (size_t)unit);
+            if (!panels) memcpy(to, code, (size_t)row);
+            if (type == TRIL_I8)
+                memcpy(between ? to + behind : want + codes.bytes + (size_t)((t * heads + head) * ELEMENT), &scale,
+                       sizeof scale);
+        }
+    }
+    ok = ok &&
+         ((memcmp(want, codes.data, codes.bytes) == 0 && memcmp(want + codes.bytes, scales.data, scales.bytes) == 0) ||
+          broken("the cache of %s is not the one laid out by hand", type_name(type)));
+    free(want);
+    free(from);
+    area_free(&codes);
+    area_free(&scales);
+    return ok;
+}
+
+static bool append_stored(const struct tiers *tiers)
+{
+    const int cases = scaled(300) < 24 ? 24 : scaled(300);
+    struct rng rng;
+    for (int i = 0; i < cases; i++) {
+        const tril_dtype type = (tril_dtype)(i % TRIL_DTYPE_COUNT);
+        if (!case_begin(i, &rng)) continue;
+        case_describe("append to a cache of %s", type_name(type));
+        for (int t = 0; t < tiers->n; t++) {
+            struct rng same = rng;
+            if (!use_tier(tiers->name[t]) || !appends_stored(&same, type, type_fits(type, 1) && i / 6 % 2 == 0))
+                return false;
         }
     }
     return true;
 }
 
 static const struct check checks[] = {
-    {"blocks_merge", blocks_merge}, {"minus_zeros", minus_zeros}, {"many_parts", many_parts},
-    {"folded_parts", folded_parts}, {"one_part", one_part},       {"append", append},
+    {"blocks_merge", blocks_merge},   {"minus_zeros", minus_zeros}, {"many_parts", many_parts},
+    {"folded_parts", folded_parts},   {"one_part", one_part},       {"append", append},
+    {"append_stored", append_stored},
 };
 const struct suite suite_merge = {"merge", checks, COUNT(checks)};

@@ -1,18 +1,21 @@
 /* The harness tested: every mutant (mutants.py) must fail a check or die, and the unmutated controls must pass them
- * all. Each runs in a process of its own, with compact sizes, and is stopped when it does not come back. */
+ * all. Each runs in a process of its own, with compact sizes, and is stopped when it does not come back.
+ * TRIL_TEST_TIER=<name> tries only this one. */
 #include <check.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "support.h"
 
-extern const struct suite suite_bits, suite_special, suite_memory, suite_exp2, suite_properties, suite_merge,
-    suite_team;
+extern const struct suite suite_bits, suite_special, suite_memory, suite_convert, suite_exp2, suite_properties,
+    suite_merge, suite_team;
 /* The cheapest first: most mutants die at once. */
-static const struct suite *const suites[] = {&suite_memory,     &suite_special, &suite_merge, &suite_bits,
-                                             &suite_properties, &suite_team,    &suite_exp2};
+static const struct suite *const suites[] = {&suite_merge,   &suite_team, &suite_convert,    &suite_memory,
+                                             &suite_special, &suite_exp2, &suite_properties, &suite_bits};
 
 extern const char *const mutant_stale[]; /* see table.h, which this file cannot include beside libcheck's check.h */
 
@@ -30,7 +33,8 @@ static int all_checks(const char *mutant)
             check_begin(suites[s]->checks[c].name);
             support_scale(suites[s] == &suite_exp2 ? COMPACT_SWEEP : COMPACT);
             if (suites[s]->checks[c].run(&one)) continue;
-            printf("%s: caught by %s/%s\n", mutant, suites[s]->name, suites[s]->checks[c].name);
+            printf("%s: caught by %s/%s in %.1f s\n", mutant, suites[s]->name, suites[s]->checks[c].name,
+                   (double)clock() / CLOCKS_PER_SEC);
             if (strstr(mutant, "control") != NULL) printf("%s\n", failure());
             return 1;
         }
@@ -43,6 +47,8 @@ START_TEST(one_mutant)
     int usable, status = 0;
     const char *mutant = tril_isa_list(_i, &usable);
     const bool control = strstr(mutant, "control") != NULL;
+    const char *only = getenv("TRIL_TEST_TIER");
+    if (only != NULL && strcmp(only, mutant) != 0) return;
     ck_assert_msg(mutant_stale[_i][0] == '\0', "tests/mutants.py needs care, a text is not there once: %s",
                   mutant_stale[_i]);
     if (!usable) {

@@ -17,6 +17,8 @@ static bool each_problem(const struct tiers *tiers, int count, double work, prop
         if (!case_begin(i, &rng)) continue;
         const enum values kind = kinds[i % COUNT(kinds)];
         struct problem *p = problem_random(&rng, work, kind);
+        problem_store_random(p, &rng);
+        problem_math_random(p, &rng);
         bool ok = true;
         for (int t = 0; t < tiers->n && ok; t++) {
             struct rng same = rng; /* every tier meets the same choices */
@@ -29,33 +31,19 @@ static bool each_problem(const struct tiers *tiers, int count, double work, prop
     return true;
 }
 
-static struct problem *copy_of(const struct problem *p)
-{
-    struct problem *copy = problem_new(p->q_heads, p->kv_heads, p->qk_dim, p->v_dim);
-    *copy = *p;
-    copy->q = copy->k = copy->v = NULL;
-    struct rng rng = {0};
-    problem_fill(copy, &rng, NORMAL);
-    memcpy(copy->q, p->q, (size_t)(p->q_tokens * p->q_heads * p->qk_dim) * sizeof(float));
-    memcpy(copy->k, p->k, (size_t)(p->kv_tokens * p->kv_heads * p->qk_dim) * sizeof(float));
-    memcpy(copy->v, p->v, (size_t)(p->kv_tokens * p->kv_heads * p->v_dim) * sizeof(float));
-    return copy;
-}
-
 /* One sequence of a problem, its queries `first` ... `first + queries - 1` alone, with the keys they see. */
 static struct problem *part_of(const struct problem *p, const tril_seq *seq, int64_t first, int64_t queries)
 {
     struct problem *part = problem_new(p->q_heads, p->kv_heads, p->qk_dim, p->v_dim);
     const int64_t kv_len = seq->kv_len - seq->q_len + first + queries;
     part->scale = p->scale;
+    part->math = p->math;
     /* Queries before position 0 keep their place by being more than there are keys. */
     problem_seq(part, 0, queries, 0, kv_len < 0 ? 0 : kv_len);
-    struct rng rng = {0};
-    problem_fill(part, &rng, NORMAL);
-    memcpy(part->q, problem_q(p, seq->q_first + first, 0), (size_t)(queries * p->q_heads * p->qk_dim) * sizeof(float));
-    memcpy(part->k, problem_k(p, seq->kv_first, 0),
-           (size_t)(part->kv_tokens * p->kv_heads * p->qk_dim) * sizeof(float));
-    memcpy(part->v, problem_v(p, seq->kv_first, 0), (size_t)(part->kv_tokens * p->kv_heads * p->v_dim) * sizeof(float));
+    problem_room(part, p);
+    problem_copy_tokens(part, OF_Q, 0, p, seq->q_first + first, queries);
+    problem_copy_tokens(part, OF_K, 0, p, seq->kv_first, part->kv_tokens);
+    problem_copy_tokens(part, OF_V, 0, p, seq->kv_first, part->kv_tokens);
     return part;
 }
 
@@ -63,7 +51,7 @@ static struct problem *part_of(const struct problem *p, const tril_seq *seq, int
 static bool future_is_invisible(const struct problem *p, struct rng *rng, const char *tier)
 {
     const uint32_t poison[] = {SIGNALLING_NAN, 0x7fc00000, 0x7f800000, 0xff800000};
-    struct problem *poisoned = copy_of(p);
+    struct problem *poisoned = problem_copy(p);
     int64_t cut[MAX_SEQS];
     for (int s = 0; s < p->n_seqs; s++) {
         const tril_seq *seq = &p->seqs[s];
@@ -74,11 +62,13 @@ static bool future_is_invisible(const struct problem *p, struct rng *rng, const 
                 memcpy(problem_k(poisoned, seq->kv_first + j, 0) + i, &bits, sizeof bits);
             for (int64_t i = 0; i < (int64_t)p->kv_heads * p->v_dim; i++)
                 memcpy(problem_v(poisoned, seq->kv_first + j, 0) + i, &bits, sizeof bits);
+            problem_encode(poisoned, seq->kv_first + j, 1);
         }
     }
     bool ok = true;
     for (enum operation operation = ATTEND; operation <= DENSE && ok; operation++) {
-        struct result *want = run(p, &contiguous, operation, tier), *got = run(poisoned, &contiguous, operation, tier);
+        const struct placing placing = placing_random(rng);
+        struct result *want = run(p, &contiguous, operation, tier), *got = run(poisoned, &placing, operation, tier);
         ok = want != NULL && got != NULL;
         for (int s = 0; s < p->n_seqs && ok; s++) {
             const tril_seq *seq = &p->seqs[s];
@@ -95,7 +85,7 @@ static bool future_is_invisible(const struct problem *p, struct rng *rng, const 
 
 static bool poisoned_future(const struct tiers *tiers)
 {
-    return each_problem(tiers, scaled(60), 6e5, future_is_invisible);
+    return each_problem(tiers, scaled(60) < 30 ? 30 : scaled(60), 6e5, future_is_invisible);
 }
 
 /* Numbers of rows of one K/V head around what a tile takes at once, and around what a tier takes for few. */
@@ -165,6 +155,7 @@ static bool few_rows(const struct tiers *tiers)
         struct problem *p = problem_new(group * kv_heads, kv_heads, dim, group % 2 == 0 ? dim : 1 + dim / 2);
         problem_seq(p, 0, 50 + rng_below(&rng, 10), 0, group % 4 == 0 ? 240 + rng_below(&rng, 80) : 70);
         problem_fill(p, &rng, NORMAL);
+        problem_store_random(p, &rng);
         const tril_seq *seq = &p->seqs[0];
         bool ok = true;
         for (int t = 0; t < tiers->n && ok; t++) {
@@ -178,7 +169,7 @@ static bool few_rows(const struct tiers *tiers)
                     const int64_t first = rng_below(&same, seq->q_len - n + 1);
                     struct problem *part = part_of(p, seq, first, n);
                     struct placing placing = rng_one_in(&same, 2) ? contiguous : placing_random(&same);
-                    char text[400] = "", place[300];
+                    char text[600], place[400];
                     placing_describe(&placing, place, sizeof place);
                     snprintf(text, sizeof text, "queries %d to %d, %s, %s", (int)first, (int)(first + n),
                              operation_name(operation), place);
@@ -200,9 +191,9 @@ static bool few_rows(const struct tiers *tiers)
 /* Grouped heads = each K/V head written out once per query head. */
 static bool groups_hold(const struct problem *p, struct rng *rng, const char *tier)
 {
-    (void)rng;
     const int group = p->q_heads / p->kv_heads;
-    struct problem *wide = copy_of(p);
+    struct problem *wide = problem_copy(p);
+    problem_store(wide, TRIL_F32, TRIL_F32, TRIL_F32);
     free(wide->k);
     free(wide->v);
     wide->kv_heads = p->q_heads;
@@ -217,7 +208,8 @@ static bool groups_hold(const struct problem *p, struct rng *rng, const char *ti
     }
     bool ok = true;
     for (enum operation operation = ATTEND; operation < OPERATIONS && ok; operation++) {
-        struct result *want = run(wide, &contiguous, operation, tier), *got = run(p, &contiguous, operation, tier);
+        const struct placing placing = placing_random(rng);
+        struct result *want = run(wide, &contiguous, operation, tier), *got = run(p, &placing, operation, tier);
         ok = want != NULL && got != NULL && same_result(got, want, "grouped heads");
         result_free(want);
         result_free(got);
@@ -237,25 +229,24 @@ static bool batch_holds(const struct problem *p, struct rng *rng, const char *ti
     struct problem *turned = problem_new(p->q_heads, p->kv_heads, p->qk_dim, p->v_dim);
     const int first = (int)rng_below(rng, p->n_seqs);
     turned->scale = p->scale;
+    turned->math = p->math;
     for (int s = 0; s < p->n_seqs; s++) {
         const tril_seq *seq = &p->seqs[(first + p->n_seqs - s) % p->n_seqs];
         problem_seq(turned, rng_below(rng, 3), seq->q_len, rng_below(rng, 3), seq->kv_len);
     }
-    problem_fill(turned, rng, NORMAL);
+    problem_room(turned, p);
     for (int s = 0; s < p->n_seqs; s++) {
         const tril_seq *from = &p->seqs[(first + p->n_seqs - s) % p->n_seqs], *to = &turned->seqs[s];
         if (from->q_len == 0) continue;
-        memcpy(problem_q(turned, to->q_first, 0), problem_q(p, from->q_first, 0),
-               (size_t)(from->q_len * p->q_heads * p->qk_dim) * sizeof(float));
-        memcpy(problem_k(turned, to->kv_first, 0), problem_k(p, from->kv_first, 0),
-               (size_t)(from->kv_len * p->kv_heads * p->qk_dim) * sizeof(float));
-        memcpy(problem_v(turned, to->kv_first, 0), problem_v(p, from->kv_first, 0),
-               (size_t)(from->kv_len * p->kv_heads * p->v_dim) * sizeof(float));
+        problem_copy_tokens(turned, OF_Q, to->q_first, p, from->q_first, from->q_len);
+        problem_copy_tokens(turned, OF_K, to->kv_first, p, from->kv_first, from->kv_len);
+        problem_copy_tokens(turned, OF_V, to->kv_first, p, from->kv_first, from->kv_len);
     }
     bool ok = true;
     for (enum operation operation = ATTEND; operation < OPERATIONS && ok; operation++) {
         struct result *whole = run(p, &contiguous, operation, tier);
-        struct result *other = run(turned, &contiguous, operation, tier);
+        const struct placing placing = placing_random(rng);
+        struct result *other = run(turned, &placing, operation, tier);
         ok = whole != NULL && other != NULL;
         for (int s = 0; s < p->n_seqs && ok; s++) {
             const tril_seq *seq = &p->seqs[(first + p->n_seqs - s) % p->n_seqs];
@@ -361,7 +352,7 @@ static bool scales(const struct tiers *tiers)
             struct result *got = run(p, &contiguous, ATTEND, tiers->name[t]);
             ok = want != NULL && got != NULL && same_result(got, want, "1 / sqrt(qk_dim)");
             result_free(got);
-            struct problem *mirrored = copy_of(p);
+            struct problem *mirrored = problem_copy(p);
             mirrored->scale = -p->scale;
             for (int64_t j = 0; j < p->q_tokens * p->q_heads * p->qk_dim; j++)
                 mirrored->q[j] = -p->q[j];
@@ -384,15 +375,18 @@ static bool zero_strides(const struct tiers *tiers)
     struct rng rng;
     for (int i = 0; i < cases; i++) {
         if (!case_begin(i, &rng)) continue;
-        struct problem *p = problem_new(4, 2, 1 + (int)rng_below(&rng, 40), 1 + (int)rng_below(&rng, 40));
+        const int dim = rng_one_in(&rng, 2) ? 64 : 1 + (int)rng_below(&rng, 40);
+        struct problem *p = problem_new(4, 2, dim, i % 2 == 0 ? 32 : 1 + (int)rng_below(&rng, 40));
         problem_seq(p, 0, 4, 0, 4 + rng_below(&rng, 300));
         problem_fill(p, &rng, NORMAL);
-        for (int64_t token = 0; token < p->kv_tokens; token++) {
-            memcpy(problem_k(p, token, 0), p->k, 2 * (size_t)p->qk_dim * sizeof(float));
-            memcpy(problem_v(p, token, 0), p->v, 2 * (size_t)p->v_dim * sizeof(float));
+        problem_store_random(p, &rng);
+        for (int64_t token = 1; token < p->kv_tokens; token++) {
+            problem_copy_tokens(p, OF_K, token, p, 0, 1);
+            problem_copy_tokens(p, OF_V, token, p, 0, 1);
         }
         struct placing repeated = contiguous;
         repeated.repeat_keys = true;
+        repeated.stored = true;
         bool ok = true;
         for (int t = 0; t < tiers->n && ok; t++) {
             problem_describe(p, "zero stride");

@@ -133,8 +133,9 @@ static bool classified(const struct problem *p, struct rng *rng, const char *mor
     for (int i = 0; i < tiers->n; i++) {
         for (enum operation operation = ATTEND; operation <= DENSE; operation++) {
             const struct placing placing = placing_random(rng);
-            char text[200];
-            snprintf(text, sizeof text, "%s, %s", operation_name(operation), more);
+            char text[600], place[400];
+            placing_describe(&placing, place, sizeof place);
+            snprintf(text, sizeof text, "%s, %s, %s", operation_name(operation), more, place);
             problem_describe(p, text);
             struct result *r = run(p, &placing, operation, tiers->name[i]);
             const bool ok = r != NULL && as_classified(p, r, operation == DENSE);
@@ -253,12 +254,15 @@ static bool planted(const struct tiers *tiers)
                 const int64_t kv_len = lengths[n];
                 const int64_t key = at < COUNT(places) ? places[at] : kv_len - 1;
                 if (key >= kv_len || !case_begin(index, &rng)) continue;
-                struct problem *p = problem_new(3, rng_one_in(&rng, 2) ? 1 : 3, 1 + (int)rng_below(&rng, 9),
-                                                1 + (int)rng_below(&rng, 20));
+                const bool blocks = rng_one_in(&rng, 4); /* such as Q8_0 has */
+                struct problem *p =
+                    problem_new(3, rng_one_in(&rng, 2) ? 1 : 3, blocks ? 32 : 1 + (int)rng_below(&rng, 9),
+                                blocks ? 32 : 1 + (int)rng_below(&rng, 20));
                 const int64_t q_len = 1 + rng_below(&rng, kv_len < 9 ? kv_len : 9);
                 problem_seq(p, 0, q_len, 0, kv_len);
                 problem_fill(p, &rng, NORMAL);
                 plant(p, (enum plant)what, rng_below(&rng, q_len), key, (int)rng_below(&rng, p->v_dim));
+                if (at % 2 == 1) problem_store_random(p, &rng);
                 const bool ok = classified(p, &rng, plant_name[what], tiers);
                 problem_free(p);
                 if (!ok) return false;
@@ -281,6 +285,7 @@ static bool nothing_visible(const struct tiers *tiers)
         problem_seq(p, 0, 2, 3, 2);
         problem_seq(p, 0, 300, 0, 1);
         problem_fill(p, &rng, NORMAL);
+        problem_store_random(p, &rng);
         const bool ok = classified(p, &rng, "nothing visible", tiers);
         problem_free(p);
         if (!ok) return false;
@@ -304,6 +309,7 @@ static bool zero_scores(const struct tiers *tiers)
             p->q[j] = factors[i / 2 % 4];
         for (int64_t j = 0; j < p->kv_tokens * p->kv_heads * p->qk_dim; j++)
             p->k[j] *= 0x1p-100f;
+        problem_store_random(p, &rng);
         const bool ok = classified(p, &rng, "zero scores", tiers);
         problem_free(p);
         if (!ok) return false;
@@ -323,18 +329,23 @@ static bool other_columns(const struct tiers *tiers)
         const int64_t kv_len = 1 + rng_below(&rng, 400);
         problem_seq(p, 0, 1 + rng_below(&rng, kv_len < 20 ? kv_len : 20), 0, kv_len);
         problem_fill(p, &rng, NORMAL);
+        problem_store(p, TRIL_F32, TRIL_F32, (tril_dtype)(i % 3)); /* where an element is alone */
         const int column = (int)rng_below(&rng, p->v_dim);
         const int64_t key = rng_below(&rng, kv_len);
         const uint32_t bits = rng_of(&rng, odd);
+        struct placing stored = contiguous;
+        stored.stored = true;
         bool ok = true;
         for (int t = 0; t < tiers->n && ok; t++) {
             problem_describe(p, "one odd column of v");
             for (int head = 0; head < 2; head++)
                 problem_v(p, key, head)[column] = 1.0f;
-            struct result *want = run(p, &contiguous, ATTEND, tiers->name[t]);
+            problem_encode(p, key, 1);
+            struct result *want = run(p, &stored, ATTEND, tiers->name[t]);
             for (int head = 0; head < 2; head++)
                 memcpy(problem_v(p, key, head) + column, &bits, sizeof bits);
-            struct result *got = run(p, &contiguous, ATTEND, tiers->name[t]);
+            problem_encode(p, key, 1);
+            struct result *got = run(p, &stored, ATTEND, tiers->name[t]);
             ok = got != NULL && want != NULL;
             for (int64_t j = 0; ok && j < want->rows * want->heads * want->width; j++) {
                 const bool seen = key < visible_keys(&p->seqs[0], j / (want->heads * want->width));
@@ -370,6 +381,7 @@ static bool sprinkled(const struct tiers *tiers)
         for (int64_t j = 0; j < p->kv_tokens * p->v_dim; j++) { /* or a finite column could overflow */
             if (finite_float(p->v[j])) p->v[j] = rng_normal(&rng);
         }
+        problem_store_random(p, &rng);
         const bool ok = classified(p, &rng, values_name(kind), tiers);
         problem_free(p);
         if (!ok) return false;

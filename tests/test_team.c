@@ -34,7 +34,7 @@ static struct team team_at_once(struct rng *rng, int threads)
 static bool same_as(const struct problem *p, const struct placing *placing, enum operation operation, const char *more,
                     const char *tier, const struct result *want)
 {
-    char text[500], place[300];
+    char text[600], place[400];
     placing_describe(placing, place, sizeof place);
     snprintf(text, sizeof text, "%s, %s, %s", operation_name(operation), more, place);
     problem_describe(p, text);
@@ -77,7 +77,7 @@ static bool were_shared(const struct tiers *tiers)
     bool expected = false;
     for (int t = 0; t < tiers->n; t++)
         expected = expected || pauses(tiers->name[t]);
-    return !expected || shared > calls / 20 ||
+    return !expected || shared > calls / 50 || /* few, where others want the cores as well */
            broken("of %d calls by teams only %d were worked on by more than one thread", calls, shared);
 }
 
@@ -90,6 +90,7 @@ static bool thread_counts(const struct tiers *tiers)
         if (!case_begin(i, &rng)) continue;
         const enum values kind = (enum values)(i % VALUES_COUNT);
         struct problem *p = problem_random(&rng, 3e5, kind);
+        problem_store_random(p, &rng);
         const bool ok = by_teams(p, &rng, i * 3, 3, values_name(kind), tiers);
         problem_free(p);
         if (!ok) return false;
@@ -128,6 +129,7 @@ static bool long_rows(const struct tiers *tiers)
         problem_seq(p, 0, shapes[i].q_len, 0, shapes[i].kv_len);
         if (i % 3 == 0) problem_seq(p, 1, 2, 3, 300); /* fewer parts, and rows of its own */
         problem_fill(p, &rng, kinds[i % COUNT(kinds)]);
+        problem_store_random(p, &rng);
         bool ok = true;
         for (int t = 0; t < tiers->n && ok; t++) {
             problem_describe(p, "split");
@@ -165,6 +167,8 @@ static bool pool_new(struct pool *pool, struct rng *rng, int threads)
         } else {
             p = problem_random(rng, 5e4, kinds[i % COUNT(kinds)]);
         }
+        problem_store_random(p, rng);
+        problem_math_random(p, rng);
         const enum operation operation = (enum operation)(i % OPERATIONS);
         struct placing placing = placing_random(rng);
         placing.in_place = operation == ATTEND && p->qk_dim == p->v_dim && rng_one_in(rng, 2);
@@ -247,7 +251,7 @@ static bool in_one_workspace(struct pool *pool, struct rng *rng, enum coming com
         const int at = (int)rng_below(rng, pool->n);
         const struct team team = team_of(rng, coming, never, pool->threads, &number);
         struct placing shown = pool->x[at]->placing;
-        char text[500], place[300];
+        char text[600], place[400];
         shown.team = team;
         placing_describe(&shown, place, sizeof place);
         snprintf(text, sizeof text, "call %d in one workspace, %s, %s, %s", i, coming_name[coming],

@@ -33,6 +33,47 @@ static void op_store_part(float *to, const float *x, int n)
     v_store_part(to, n, v_load(x));
 }
 
+static void op_load_f16(float *to, const void *p)
+{
+    v_store(to, v_load_f16(p));
+}
+
+static void op_load_bf16(float *to, const void *p)
+{
+    v_store(to, v_load_bf16(p));
+}
+
+static void op_load_i8(float *to, const void *p)
+{
+    v_store(to, v_load_i8(p));
+}
+
+/* Which halves is a constant wherever the engine asks. */
+static void op_load_u4(float *to, const void *p, int high)
+{
+    v_store(to, high ? v_load_u4(p, true) : v_load_u4(p, false));
+}
+
+static void op_set1_f16(float *to, const void *p)
+{
+    v_store(to, v_set1_f16(p));
+}
+
+static void op_store_f16(void *p, const float *x)
+{
+    v_store_f16(p, v_load(x));
+}
+
+static void op_store_bf16(void *p, const float *x)
+{
+    v_store_bf16(p, v_load(x));
+}
+
+static void op_store_bytes(void *p, const float *x)
+{
+    v_store_bytes(p, v_load(x));
+}
+
 static void op_keep(float *to, const float *x, int n, float fill)
 {
     v_store(to, v_keep(v_load(x), n, fill));
@@ -63,9 +104,19 @@ static void op_max(float *to, const float *x, const float *best)
     v_store(to, v_max(v_load(x), v_load(best)));
 }
 
+static void op_min(float *to, const float *x, const float *best)
+{
+    v_store(to, v_min(v_load(x), v_load(best)));
+}
+
 static void op_fma(float *to, const float *a, const float *b, const float *c)
 {
     v_store(to, v_fma(v_load(a), v_load(b), v_load(c)));
+}
+
+static void op_trunc(float *to, const float *x)
+{
+    v_store(to, v_trunc(v_load(x)));
 }
 
 static void op_rint(float *to, const float *x)
@@ -126,6 +177,93 @@ static void op_a_fma1(float *to, const float *a, const float *b, const float *c)
     v_store(to, a_fma(a_load1(a), 0, v_load(b), v_load(c)));
 }
 
+static void op_scaled_u4(float *to, const float *scale, const void *p, int high)
+{
+    v_store(to, high ? v_scaled_u4(v_load(scale), p, true) : v_scaled_u4(v_load(scale), p, false));
+}
+
+static void op_halves(float *to, const float *x, int f16)
+{
+    vf r[2];
+    if (f16)
+        v_halves_f16(v_load(x), r);
+    else
+        v_halves_bf16(v_load(x), r);
+    v_store(to, r[0]);
+    v_store(to + V_LANES, r[1]);
+}
+
+static void op_words(float *to, const char *p, long stride)
+{
+    vf r[4];
+    v_words(p, stride, r);
+    for (int i = 0; i < 4; i++)
+        v_store(to + i * V_LANES, r[i]);
+}
+
+static void op_word_i8(float *to, const float *x, int u)
+{
+    const vf v = v_load(x);
+    v_store(to, u == 0 ? v_word_i8(v, 0) : u == 1 ? v_word_i8(v, 1) : u == 2 ? v_word_i8(v, 2) : v_word_i8(v, 3));
+}
+
+static void op_word_u4(float *to, const float *x, int u, int high)
+{
+    const vf v = v_load(x);
+    if (high)
+        v_store(to, u == 0   ? v_word_u4(v, 0, true)
+                    : u == 1 ? v_word_u4(v, 1, true)
+                    : u == 2 ? v_word_u4(v, 2, true)
+                             : v_word_u4(v, 3, true));
+    else
+        v_store(to, u == 0   ? v_word_u4(v, 0, false)
+                    : u == 1 ? v_word_u4(v, 1, false)
+                    : u == 2 ? v_word_u4(v, 2, false)
+                             : v_word_u4(v, 3, false));
+}
+
+static void op_a_fma_at(float *to, const float *a, const float *b, const float *c)
+{
+    v_store(to, a_fma_at(a, v_load(b), v_load(c)));
+}
+
+static void op_pair(float *to, const float *x, const float *y)
+{
+    v_store(to, v_pair(v_load(x), v_load(y)));
+}
+
+static void op_store_pairs(void *p, const float *x)
+{
+    v_store_pairs(p, v_load(x));
+}
+
+static void op_store_weights(void *p, const float *x)
+{
+    v_store_weights(p, v_load(x));
+}
+
+static void op_first_of_pair(float *to, const float *b)
+{
+    v_store(to, v_first_of_pair(v_load(b)));
+}
+
+static void op_a_dot(float *to, const float *a, int lane, const float *b, const float *c, int *low)
+{
+    const va held = a_load(a);
+    vf seen = v_low_none(), x = v_zero();
+    switch (lane) {
+    case 0: x = a_dot(held, 0, v_load(b), v_load(c), &seen); break;
+#if A_STEP > 1
+    case 1: x = a_dot(held, 1, v_load(b), v_load(c), &seen); break;
+    case 2: x = a_dot(held, 2, v_load(b), v_load(c), &seen); break;
+    case 3: x = a_dot(held, 3, v_load(b), v_load(c), &seen); break;
+#endif
+    default: break;
+    }
+    v_store(to, x);
+    *low = v_low_any(seen);
+}
+
 const struct vec_ops VEC_OPS = {
     .lanes = V_LANES,
     .a_step = A_STEP,
@@ -135,13 +273,23 @@ const struct vec_ops VEC_OPS = {
     .stream = op_stream,
     .load_part = op_load_part,
     .store_part = op_store_part,
+    .load_f16 = op_load_f16,
+    .load_bf16 = op_load_bf16,
+    .load_i8 = op_load_i8,
+    .load_u4 = op_load_u4,
+    .set1_f16 = op_set1_f16,
+    .store_f16 = op_store_f16,
+    .store_bf16 = op_store_bf16,
+    .store_bytes = op_store_bytes,
     .keep = op_keep,
     .add = op_add,
     .sub = op_sub,
     .mul = op_mul,
     .div = op_div,
     .max = op_max,
+    .min = op_min,
     .fma = op_fma,
+    .trunc = op_trunc,
     .rint = op_rint,
     .scale2 = op_scale2,
     .ninf_to_zero = op_ninf_to_zero,
@@ -150,4 +298,16 @@ const struct vec_ops VEC_OPS = {
     .transpose = op_transpose,
     .a_fma = op_a_fma,
     .a_fma1 = op_a_fma1,
+    .scaled_u4 = op_scaled_u4,
+    .halves = op_halves,
+    .words = op_words,
+    .word_i8 = op_word_i8,
+    .word_u4 = op_word_u4,
+    .a_fma_at = op_a_fma_at,
+    .pair = op_pair,
+    .store_pairs = op_store_pairs,
+    .store_weights = op_store_weights,
+    .first_of_pair = op_first_of_pair,
+    .a_dot = op_a_dot,
+    .dot_exact = V_DOT_EXACT,
 };

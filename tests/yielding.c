@@ -14,6 +14,9 @@ static const struct tril_kernels *const real[] = {
 #ifdef TRIL_HAVE_AVX512
     &tril_kernels_avx512,
 #endif
+#ifdef TRIL_HAVE_AVX512BF16
+    &tril_kernels_avx512bf16,
+#endif
 #ifdef TRIL_HAVE_NEON
     &tril_kernels_neon,
 #endif
@@ -25,10 +28,11 @@ static struct tril_kernels yielding[COUNT(real)];
     {                                                                                                                  \
         &yielding[i], TRIL_NEEDS_##name                                                                                \
     }
-#define TRIL_NEEDS_scalar 0
-#define TRIL_NEEDS_avx2   TRIL_CPU_AVX2
-#define TRIL_NEEDS_avx512 TRIL_CPU_AVX512
-#define TRIL_NEEDS_neon   TRIL_CPU_NEON
+#define TRIL_NEEDS_scalar     0
+#define TRIL_NEEDS_avx2       TRIL_CPU_AVX2
+#define TRIL_NEEDS_avx512     TRIL_CPU_AVX512
+#define TRIL_NEEDS_avx512bf16 (TRIL_CPU_AVX512 | TRIL_CPU_AVX512_BF16)
+#define TRIL_NEEDS_neon       TRIL_CPU_NEON
 
 const struct tril_tier tril_tiers[] = {
     TIER(0, scalar),
@@ -38,15 +42,20 @@ const struct tril_tier tril_tiers[] = {
 #ifdef TRIL_HAVE_AVX512
     TIER(2, avx512),
 #endif
+#ifdef TRIL_HAVE_AVX512BF16
+    TIER(3, avx512bf16),
+#endif
 #ifdef TRIL_HAVE_NEON
     TIER(1, neon),
 #endif
 };
 const int tril_tier_count = COUNT(tril_tiers);
 
-static const struct tril_kernels *behind(void)
+/* The tier that the one in use stands for, or who serves in its stead. */
+static const struct tril_kernels *behind(const struct tril_job *job)
 {
-    return real[tril_kernels_in_use() - yielding];
+    const struct tril_kernels *tier = real[tril_kernels_in_use() - yielding], *other = tier->instead[job->call->math];
+    return other == NULL ? tier : other;
 }
 
 static void pause_here(void)
@@ -65,13 +74,13 @@ static void pause_here(void)
 static void attend(const struct tril_job *job, const struct tril_task *task, float *workspace)
 {
     pause_here();
-    behind()->attend(job, task, workspace);
+    behind(job)->attend(job, task, workspace);
 }
 
 static void weights(const struct tril_job *job, const struct tril_task *task, float *workspace)
 {
     pause_here();
-    behind()->weights(job, task, workspace);
+    behind(job)->weights(job, task, workspace);
 }
 
 /* Before any thread: the library chooses its tier as early. */
@@ -85,6 +94,9 @@ __attribute__((constructor)) static void fill_in(void)
 #ifdef TRIL_HAVE_AVX512
         "yielding_avx512",
 #endif
+#ifdef TRIL_HAVE_AVX512BF16
+        "yielding_avx512bf16",
+#endif
 #ifdef TRIL_HAVE_NEON
         "yielding_neon",
 #endif
@@ -92,6 +104,8 @@ __attribute__((constructor)) static void fill_in(void)
     for (int i = 0; i < COUNT(real); i++) {
         yielding[i] = *real[i];
         yielding[i].name = names[i];
+        for (int math = 0; math < TRIL_MATH_COUNT; math++)
+            yielding[i].instead[math] = NULL; /* so that it pauses for whoever serves, too */
         yielding[i].attend = attend;
         yielding[i].weights = weights;
     }

@@ -12,6 +12,7 @@
 #include <arm_neon.h>
 #endif
 #include "engine/vec.h"
+#include "formats.h"
 
 #define V_LANES 4
 #define V_REGS  32
@@ -64,6 +65,118 @@ static ALWAYS_INLINE void v_store_part(float *p, int n, vf v)
         p[i] = t[i];
 }
 
+#ifdef TRIL_SIMDE /* has no halves: plain C */
+static ALWAYS_INLINE vf v_load_f16(const void *p)
+{
+    const float t[4] = {tril_from_f16(tril_load_u16(p)), tril_from_f16(tril_load_u16((const char *)p + 2)),
+                        tril_from_f16(tril_load_u16((const char *)p + 4)),
+                        tril_from_f16(tril_load_u16((const char *)p + 6))};
+    return vld1q_f32(t);
+}
+
+static ALWAYS_INLINE vf v_set1_f16(const void *p)
+{
+    return vdupq_n_f32(tril_from_f16(tril_load_u16(p)));
+}
+
+static ALWAYS_INLINE void v_store_f16(void *p, vf v)
+{
+    float t[4];
+    uint16_t h[4];
+    vst1q_f32(t, v);
+    for (int i = 0; i < 4; i++)
+        h[i] = tril_to_f16(t[i]);
+    memcpy(p, h, sizeof h);
+}
+#else
+static ALWAYS_INLINE vf v_load_f16(const void *p)
+{
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+}
+
+static ALWAYS_INLINE vf v_set1_f16(const void *p)
+{
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_dup_u16(p)));
+}
+
+static ALWAYS_INLINE void v_store_f16(void *p, vf v)
+{
+    vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(v)));
+}
+#endif
+
+static ALWAYS_INLINE vf v_load_bf16(const void *p)
+{
+    return vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(vld1_u16(p)), 16));
+}
+
+static ALWAYS_INLINE vf v_load_i8(const void *p)
+{
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four))))));
+}
+
+static ALWAYS_INLINE vf v_load_u4(const void *p, const bool high)
+{
+    uint32_t four;
+    memcpy(&four, p, sizeof four);
+    const uint8x8_t byte = vreinterpret_u8_u32(vdup_n_u32(four));
+    const uint8x8_t half = high ? vshr_n_u8(byte, 4) : vand_u8(byte, vdup_n_u8(15));
+    const int8x8_t value = vsub_s8(vreinterpret_s8_u8(half), vdup_n_s8(8));
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(value))));
+}
+
+static ALWAYS_INLINE vf v_scaled_u4(vf scale, const void *p, const bool high)
+{
+    return vmulq_f32(scale, v_load_u4(p, high));
+}
+
+static ALWAYS_INLINE void v_halves_f16(vf x, vf r[2])
+{
+    uint16_t h[2][4];
+    vst1_u16(h[0], vmovn_u32(vreinterpretq_u32_f32(x)));
+    vst1_u16(h[1], vmovn_u32(vshrq_n_u32(vreinterpretq_u32_f32(x), 16)));
+    r[0] = v_load_f16(h[0]);
+    r[1] = v_load_f16(h[1]);
+}
+
+static ALWAYS_INLINE void v_halves_bf16(vf x, vf r[2])
+{
+    r[0] = vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(x), 16));
+    r[1] = vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(x), vdupq_n_u32(0xffff0000)));
+}
+
+static ALWAYS_INLINE vf v_word_i8(vf x, const int u)
+{
+    const int32x4_t bits = vreinterpretq_s32_f32(x);
+    return vcvtq_f32_s32(vshrq_n_s32(vshlq_s32(bits, vdupq_n_s32(24 - 8 * u)), 24));
+}
+
+static ALWAYS_INLINE vf v_word_u4(vf x, const int u, const bool high)
+{
+    const uint32x4_t bits = vreinterpretq_u32_f32(x);
+    const uint32x4_t half = vshrq_n_u32(vshlq_u32(bits, vdupq_n_s32(28 - 8 * u - (high ? 4 : 0))), 28);
+    return vsubq_f32(vcvtq_f32_u32(half), vdupq_n_f32(8.0f));
+}
+
+static ALWAYS_INLINE void v_store_bf16(void *p, vf v)
+{
+    const uint32x4_t bits = vreinterpretq_u32_f32(v), upper = vshrq_n_u32(bits, 16);
+    const uint32x4_t odd = vandq_u32(upper, vdupq_n_u32(1));
+    const uint32x4_t near = vshrq_n_u32(vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), odd), 16);
+    const uint32x4_t number = vceqq_f32(v, v), quiet = vorrq_u32(upper, vdupq_n_u32(0x40));
+    vst1_u16(p, vmovn_u32(vbslq_u32(number, near, quiet)));
+}
+
+static ALWAYS_INLINE void v_store_bytes(void *p, vf v)
+{
+    const int16x4_t pair = vmovn_s32(vcvtq_s32_f32(v));
+    const int8x8_t byte = vmovn_s16(vcombine_s16(pair, pair));
+    const int32_t four = vget_lane_s32(vreinterpret_s32_s8(byte), 0);
+    memcpy(p, &four, sizeof four);
+}
+
 static ALWAYS_INLINE vf v_keep(vf v, int n, float fill)
 {
     static const int32_t index[4] = {0, 1, 2, 3};
@@ -103,6 +216,16 @@ static ALWAYS_INLINE vf v_fma(vf a, vf b, vf c)
 static ALWAYS_INLINE vf v_max(vf x, vf best)
 {
     return vbslq_f32(vcgtq_f32(x, best), x, best);
+}
+
+static ALWAYS_INLINE vf v_min(vf x, vf best)
+{
+    return vbslq_f32(vcltq_f32(x, best), x, best);
+}
+
+static ALWAYS_INLINE vf v_trunc(vf v)
+{
+    return vrndq_f32(v);
 }
 
 static ALWAYS_INLINE vf v_rint(vf v)
@@ -165,6 +288,79 @@ static ALWAYS_INLINE vf a_fma(va a, int lane, vf b, vf c)
 #endif
 }
 
+static ALWAYS_INLINE vf a_fma_at(const float *p, vf b, vf c)
+{
+    return a_fma(a_load1(p), 0, b, c);
+}
+
+/* The upper halves of x, rounded. */
+static ALWAYS_INLINE uint32x4_t v_bf16_bits(vf x)
+{
+    const uint32x4_t bits = vreinterpretq_u32_f32(x), odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+    const uint32x4_t near = vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), odd);
+    const uint32x4_t number = vbslq_u32(vceqq_f32(x, x), near, vorrq_u32(bits, vdupq_n_u32(0x400000)));
+    const uint32x4_t normal = vtstq_u32(number, vdupq_n_u32(0x7f800000));
+    return vandq_u32(number, vorrq_u32(normal, vdupq_n_u32(0x80000000)));
+}
+
+static ALWAYS_INLINE vf v_pair(vf x, vf y)
+{
+    const uint32x4_t upper = vandq_u32(v_bf16_bits(y), vdupq_n_u32(0xffff0000));
+    return vreinterpretq_f32_u32(vorrq_u32(vshrq_n_u32(v_bf16_bits(x), 16), upper));
+}
+
+static ALWAYS_INLINE void v_store_pairs(void *p, vf v)
+{
+    vst1_u16(p, vshrn_n_u32(v_bf16_bits(v), 16));
+}
+
+static ALWAYS_INLINE void v_store_weights(void *p, vf v)
+{
+    v_store_bf16(p, v);
+}
+
+static ALWAYS_INLINE vf v_first_of_pair(vf b)
+{
+    return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(b), vdupq_n_u32(0xffff)));
+}
+
+#define V_DOT_EXACT 0
+
+static ALWAYS_INLINE vf v_low_none(void)
+{
+    return vreinterpretq_f32_u32(vdupq_n_u32(UINT32_MAX));
+}
+
+/* `low` keeps the least magnitude, minus 1, so that a 0 counts as large. */
+static ALWAYS_INLINE vf v_low_note(vf low, vf x)
+{
+    const uint32x4_t magnitude = vandq_u32(vreinterpretq_u32_f32(x), vdupq_n_u32(INT32_MAX));
+    return vreinterpretq_f32_u32(vminq_u32(vreinterpretq_u32_f32(low), vsubq_u32(magnitude, vdupq_n_u32(1))));
+}
+
+static ALWAYS_INLINE bool v_low_any(vf low)
+{
+    return vminvq_u32(vreinterpretq_u32_f32(low)) < 0x00800000;
+}
+
+static ALWAYS_INLINE vf v_upper(vf pair)
+{
+    return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(pair), vdupq_n_u32(0xffff0000)));
+}
+
+static ALWAYS_INLINE vf v_lower(vf pair)
+{
+    return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(pair), 16));
+}
+
+/* BFDOT rounds differently, so it may not serve here. */
+static ALWAYS_INLINE vf a_dot(va a, int lane, vf b, vf c, vf *low)
+{
+    const vf t = a_fma(v_upper(a), lane, v_upper(b), c), s = a_fma(v_lower(a), lane, v_lower(b), t);
+    *low = v_low_note(v_low_note(*low, t), s);
+    return s;
+}
+
 static ALWAYS_INLINE void v_transpose(vf r[V_LANES])
 {
     const float32x4x2_t a = vtrnq_f32(r[0], r[1]), b = vtrnq_f32(r[2], r[3]);
@@ -172,6 +368,13 @@ static ALWAYS_INLINE void v_transpose(vf r[V_LANES])
     r[1] = vcombine_f32(vget_low_f32(a.val[1]), vget_low_f32(b.val[1]));
     r[2] = vcombine_f32(vget_high_f32(a.val[0]), vget_high_f32(b.val[0]));
     r[3] = vcombine_f32(vget_high_f32(a.val[1]), vget_high_f32(b.val[1]));
+}
+
+static ALWAYS_INLINE void v_words(const char *p, int64_t stride, vf r[4])
+{
+    for (int i = 0; i < 4; i++)
+        r[i] = vreinterpretq_f32_u8(vld1q_u8((const uint8_t *)p + i * stride));
+    v_transpose(r);
 }
 
 #endif

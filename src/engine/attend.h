@@ -12,19 +12,16 @@
 #define TRIL_ENGINE_ATTEND_H
 
 #include "block.h"
+#if TIER_F32 /* few rows in pairs go the way of many */
 #include "few.h"
+#endif
 
 /* O of the row, or of the one block that begins at `key`, to where the caller or the fold of a split unit wants it. */
 static void attend_close(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
                          int64_t key, const float *o, float max, float sum)
 {
-    const int dims = job->call->v_dim;
     const struct tril_place to = tril_place_of(job, task, row, key);
-    const vf l = v_set1(tril_divides(job, task) && sum != 0.0f ? sum : 1.0f); /* all scores -inf: O is 0 */
-    int d = 0;
-    for (; d + V_LANES <= dims; d += V_LANES)
-        v_store(to.o + d, v_div(v_load(o + d), l));
-    if (d < dims) v_store_part(to.o + d, dims - d, v_div(v_load(o + d), l));
+    store_row(to.o, to.type, o, job->call->v_dim, tril_divides(job, task) ? sum : 1.0f);
     tril_store_statistics(&to, max, sum);
 }
 
@@ -55,13 +52,16 @@ static void attend_rows(const struct tril_job *job, const struct tril_task *task
     if (block->first == task->first || alone) attend_blank(block->first, alone, o, (size_t)n * (size_t)plan->v_row);
     for (int i = 0; i < n; i++) {
         if (alone || block_is_last(block, &row[i]))
-            ask_to_write(tril_place_of(job, task, &row[i], block->first).o, call->v_dim);
+            ask_to_write(tril_place_of(job, task, &row[i], block->first).o,
+                         tril_row_bytes(call->out.dtype, call->v_dim));
     }
     block_scores(job, block, r, n, end, ws, s);
     for (int i = 0; i < n; i++)
         max[i] = softmax_scale(s + i * TRIL_SCORE_ROW, (int)end[i], job->log2_scale);
     for (int i = 0; i < n; i++)
         sum[i] = softmax_exp(true, s + i * TRIL_SCORE_ROW, (int)end[i], max[i]);
+    for (int i = 0; i < n && in_pairs(job); i++)
+        pair_weights(s + i * TRIL_SCORE_ROW, (int)end[i]);
     if (alone) {
         for (int i = 0; i < n; i++) {
             old[i] = 0.0f;
@@ -87,16 +87,17 @@ static void attend_many(const struct tril_job *job, const struct tril_task *task
     block_begin(rows, ws + plan->row_max, ws + plan->row_sum);
     for (int64_t first = task->first; first < task->keys; first += TRIL_KEY_BLOCK) {
         struct block block = block_at(job, task, first);
-        block.panels = block_panels(job, task, first, block.keys, ws + plan->k);
+        block.panels = block_keys(job, task, first, block.keys, ws + plan->k);
         const struct tile_b values = block_values(job, task, first, block.keys, ws);
         for (size_t r = block.first_row; r < rows; r += TILE_ROWS) {
             const int n = rows - r < TILE_ROWS ? (int)(rows - r) : TILE_ROWS;
-            if (first == task->first) pack_queries(job, task, r, n, rows, ws + plan->q);
+            if (first == task->first) block_queries(job, task, r, n, rows, ws + plan->q);
             attend_rows(job, task, &block, values, r, n, ws);
         }
     }
 }
 
+#if TIER_F32
 /* Few rows: all heads' rows against a block at a time. */
 static void attend_few(const struct tril_job *job, const struct tril_task *task, float *ws)
 {
@@ -137,12 +138,17 @@ static void attend_few(const struct tril_job *job, const struct tril_task *task,
     }
 }
 
+#endif
+
 static void attend_task(const struct tril_job *job, const struct tril_task *task, float *ws)
 {
-    if (task->few)
+#if TIER_F32
+    if (task->few) {
         attend_few(job, task, ws);
-    else
-        attend_many(job, task, ws);
+        return;
+    }
+#endif
+    attend_many(job, task, ws);
 }
 
 #endif

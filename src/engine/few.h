@@ -20,13 +20,33 @@
  * often, more would reach further ahead than the caches hold. */
 #define FEW_STEP TRIL_FEW_STEP
 
-/* And some floats more: 100 ns of latency at full bandwidth. */
-#define FEW_AHEAD (16 * 1024)
+/* The same of narrower rows than f32's. */
+#define FEW_TYPED_STEP (2 * FEW_STEP)
+
+/* And some lines more: 100 ns of latency at full bandwidth. */
+#define FEW_AHEAD 1024
 _Static_assert(FEW_STEP % PANEL == 0, "steps are whole panels");
 
 static int few_rows_of(const struct tril_job *job, const struct tril_task *task)
 {
     return (int)(task->queries * job->plan->group); /* of one K/V head */
+}
+
+/* Keys and values that are stored in another type than f32 are widened in registers, on their way into the chains, by
+ * kernels of their own. These take whole blocks of 32 values, whole vectors of keys, and 2 or 4 rows: with 1 or 3 the
+ * last one takes part twice, which costs less than more kernels would in code. What does not fit is widened into the
+ * first-level cache and goes the way of f32. */
+#define FEW_TYPED_ROWS 4
+
+static bool few_is_typed(const tril_tensor *x, int dims, int rows)
+{
+    return x->dtype != TRIL_F32 && x->layout == TRIL_ROWS && rows <= 2 * FEW_TYPED_ROWS && dims % TRIL_Q_BLOCK == 0;
+}
+
+/* See FEW_STEP; narrow rows reach less far. */
+static int few_step(const tril_tensor *x, int dims, int rows)
+{
+    return few_is_typed(x, dims, rows) ? FEW_TYPED_STEP : FEW_STEP;
 }
 
 static void few_begin(const struct tril_job *job, const struct tril_task *task, float *ws)
@@ -35,8 +55,7 @@ static void few_begin(const struct tril_job *job, const struct tril_task *task, 
     block_begin((size_t)rows, ws + job->plan->row_max, ws + job->plan->row_sum);
     for (int r = 0; r < rows; r++) {
         const struct tril_task_row row = tril_task_row(job, task, r);
-        memcpy(ws + job->plan->q + (size_t)r * (size_t)dims, tril_row(&job->call->q, row.token, row.head),
-               (size_t)dims * sizeof(float));
+        pack_query(job, &row, ws + job->plan->q + (size_t)r * (size_t)dims);
     }
 }
 
@@ -57,27 +76,39 @@ struct few_stream {
     int64_t block_left; /* lines of this block's keys, or of its values, behind the budget */
     int64_t first;      /* the block's first key */
     bool values, over;
+    /* Pages: runs until the next page, and of a whole one; where its number stands; what numbers count from. */
+    int64_t runs, of_page;
+    const int32_t *page;
+    const char *base;
+    int64_t page_stride;
 };
 
-#define LINE_BYTES (LINE_FLOATS * (int64_t)sizeof(float))
-
-/* Tokens of a run, and its lines: the rows of all heads of one token, or of 16 in panels. */
-static int few_run_tokens(const tril_tensor *x)
+/* Bytes of one row, or, in panels, of 16. */
+static int64_t few_row_bytes(const tril_tensor *x, int dims)
 {
-    return x->layout == TRIL_PANELS ? PANEL : 1;
+    return tril_row_bytes(x->dtype, dims) * (x->layout == TRIL_PANELS ? PANEL : 1);
 }
 
-static int64_t few_run_lines(const tril_tensor *x, int dims, int64_t heads)
+/* Tokens of a run: one, or 16 in panels and where tokens follow each other without a gap. */
+static int few_run_tokens(const tril_tensor *x, int dims, int64_t heads)
 {
-    const int64_t bytes = (heads - 1) * x->head_stride + (int64_t)sizeof(float) * dims * few_run_tokens(x);
-    return (bytes + LINE_BYTES - 1) / LINE_BYTES;
+    const int64_t token = (heads - 1) * x->head_stride + few_row_bytes(x, dims);
+    return x->layout == TRIL_PANELS || x->token_stride - token < LINE_BYTES ? PANEL : 1;
+}
+
+/* Its lines: the rows of all heads. */
+static int few_run_lines(const tril_tensor *x, int dims, int64_t heads)
+{
+    int64_t bytes = (heads - 1) * x->head_stride + few_row_bytes(x, dims);
+    if (x->layout == TRIL_ROWS) bytes += (few_run_tokens(x, dims, heads) - 1) * x->token_stride;
+    return (int)((bytes + LINE_BYTES - 1) / LINE_BYTES);
 }
 
 /* One head's share of the lines of n tokens. */
 static int64_t few_share(const tril_tensor *x, int dims, const struct tril_task *task, int64_t head, int n)
 {
-    const int tokens = few_run_tokens(x);
-    const int64_t lines = few_run_lines(x, dims, task->heads) * ((n + tokens - 1) / tokens);
+    const int tokens = few_run_tokens(x, dims, task->heads);
+    const int64_t lines = (int64_t)few_run_lines(x, dims, task->heads) * ((n + tokens - 1) / tokens);
     return lines * (head + 1) / task->heads - lines * head / task->heads;
 }
 
@@ -85,17 +116,37 @@ static int64_t few_share(const tril_tensor *x, int dims, const struct tril_task 
 static void few_stream_block(struct few_stream *s, const struct tril_job *job, const struct tril_task *task)
 {
     const tril_tensor *x = s->values ? &job->call->v : &job->call->k;
-    const int tokens = few_run_tokens(x);
-    const int64_t lines = few_run_lines(x, s->values ? job->call->v_dim : job->call->qk_dim, task->heads);
-    s->p = (const char *)tril_row(x, task->token + s->first, task->head);
-    s->left = s->run = (int)lines;
+    const int dims = s->values ? job->call->v_dim : job->call->qk_dim, keys = few_keys_of(task, s->first);
+    const int tokens = few_run_tokens(x, dims, task->heads), lines = few_run_lines(x, dims, task->heads);
+    const int64_t page = job->call->block_tokens;
+    s->p = tril_rows_at(job, task, x, s->first, task->head).data;
+    s->left = s->run = lines;
     s->gap = tokens * x->token_stride - lines * LINE_BYTES;
-    s->block_left = (few_keys_of(task, s->first) + tokens - 1) / tokens * lines;
+    s->block_left = (int64_t)(keys + tokens - 1) / tokens * lines;
+    s->runs = s->of_page = INT64_MAX;
+    if (page == 0) return;
+    const int64_t at = s->first / page;
+    s->page = job->pages + task->pages + at;
+    s->base = tril_row(x, 0, task->head);
+    s->page_stride = x->block_stride;
+    s->of_page = page / tokens;
+    s->runs = s->of_page - (s->first - at * page) / tokens;
+}
+
+/* The next run's first line. */
+static ALWAYS_INLINE void few_turn(struct few_stream *s)
+{
+    s->p += s->gap;
+    s->left = s->run;
+    if (--s->runs > 0) return;
+    s->p = s->base + *++s->page * s->page_stride;
+    s->runs = s->of_page;
 }
 
 /* n lines, or none where fewer are allowed. */
 static ALWAYS_INLINE void few_pull(struct few_stream *s, const int n)
 {
+    __asm__("" : "+m"(*s)); /* in memory: registers are for the arithmetic */
     if (s->budget < n) return;
     s->budget -= n;
     if (s->left > n) {
@@ -106,12 +157,11 @@ static ALWAYS_INLINE void few_pull(struct few_stream *s, const int n)
         s->left -= n;
         return;
     }
+    NO_UNROLL
     for (int i = 0; i < n; i++) {
         __builtin_prefetch(s->p, 0, 2);
         s->p += LINE_BYTES;
-        if (--s->left > 0) continue;
-        s->p += s->gap;
-        s->left = s->run;
+        if (--s->left == 0) few_turn(s);
     }
 }
 
@@ -135,11 +185,12 @@ static void few_budget(struct few_stream *s, const struct tril_job *job, const s
 static void few_open(struct few_stream *s, const struct tril_job *job, const struct tril_task *task)
 {
     const tril_tensor *k = &job->call->k;
+    const int dims = job->call->qk_dim, step = few_step(k, dims, few_rows_of(job, task));
     *s = (struct few_stream){.first = task->first};
     few_stream_block(s, job, task);
     few_budget(s, job, task,
-               few_run_lines(k, job->call->qk_dim, task->heads) * (FEW_STEP / few_run_tokens(k)) +
-                   FEW_AHEAD / LINE_FLOATS);
+               (int64_t)few_run_lines(k, dims, task->heads) * (step / few_run_tokens(k, dims, task->heads)) +
+                   FEW_AHEAD);
     few_budget(s, job, task, 0);
 }
 
@@ -206,7 +257,6 @@ static ALWAYS_INLINE void few_square(const char *k, const int64_t stride, const 
 static ALWAYS_INLINE void few_dots(const int rows, const float *q, const int dims, const char *k, const int64_t stride,
                                    float *s, struct few_stream *stream)
 {
-    struct few_stream local = *stream; /* in registers */
     const size_t q_row = (size_t)dims;
     vf acc[MAX_ROWS], t[V_LANES];
     int d = 0;
@@ -217,7 +267,7 @@ static ALWAYS_INLINE void few_dots(const int rows, const float *q, const int dim
     for (; d + V_LANES <= dims; d += V_LANES) {
         few_square(k + (size_t)d * sizeof(float), stride, V_LANES, t);
         few_lanes(rows, q + d, q_row, t, acc);
-        few_pull(&local, V_LANES * V_LANES / LINE_FLOATS);
+        few_pull(stream, V_LANES * V_LANES * (int)sizeof(float) / LINE_BYTES);
     }
     if (d < dims) {
         few_square(k + (size_t)d * sizeof(float), stride, dims - d, t);
@@ -227,7 +277,6 @@ static ALWAYS_INLINE void few_dots(const int rows, const float *q, const int dim
     if (r < rows) v_store(s + r * FEW_ROW, acc[r]);
     EACH_ROW(DO)
 #undef DO
-    *stream = local;
 }
 
 /* A function per number of rows. */
@@ -259,6 +308,149 @@ static void (*const few_dots_by_rows[])(DOTS_ARGS) = {
 
 _Static_assert(sizeof(few_dots_by_rows) / sizeof(few_dots_by_rows[0]) == TILE_ROWS, "a function per number of rows");
 
+/* How many of the rows from r on a kernel takes. */
+static int few_rows_left(int rows, int r)
+{
+    return rows - r < FEW_TYPED_ROWS ? rows - r : FEW_TYPED_ROWS;
+}
+
+/* Row r of a kernel of `rows` rows, `real` of them there. */
+static ALWAYS_INLINE size_t few_twice(const int r, const int rows, const int real)
+{
+    return (size_t)(r == rows - 1 ? real - 1 : r);
+}
+
+/* Calls kernel(..., rows rounded up to even as a constant, ...). */
+#define BY_ROWS(kernel, type, rows, ...)                                                                               \
+    do {                                                                                                               \
+        if (rows <= 2)                                                                                                 \
+            kernel(type, 2, rows, __VA_ARGS__);                                                                        \
+        else                                                                                                           \
+            kernel(type, FEW_TYPED_ROWS, rows, __VA_ARGS__);                                                           \
+    } while (0)
+
+/* One value of the rows' queries, times a vector of keys. last: the last row's query. */
+static ALWAYS_INLINE void few_typed_lane(const int rows, const float *q, const size_t q_row, const float *last,
+                                         const vf keys, vf acc[MAX_ROWS])
+{
+#define DO(r)                                                                                                          \
+    if (r < rows) acc[r] = a_fma_at(r == rows - 1 ? last : q + r * q_row, keys, acc[r]);
+    EACH_ROW(DO)
+#undef DO
+}
+
+/* Halves: V_LANES keys x 2 * V_LANES dims, transposed in pairs. */
+static ALWAYS_INLINE void few_halves(const tril_dtype type, const int rows, const float *q, const size_t q_row,
+                                     const float *last, const char *k, const int64_t stride, vf acc[MAX_ROWS],
+                                     struct few_stream *stream)
+{
+    vf t[V_LANES], h[2];
+    few_square(k, stride, V_LANES, t);
+#define DO(u)                                                                                                          \
+    if (u < V_LANES) {                                                                                                 \
+        if (type == TRIL_F16)                                                                                          \
+            v_halves_f16(t[u % V_LANES], h);                                                                           \
+        else                                                                                                           \
+            v_halves_bf16(t[u % V_LANES], h);                                                                          \
+        few_typed_lane(rows, q + 2 * u, q_row, last + 2 * u, h[0], acc);                                               \
+        few_typed_lane(rows, q + 2 * u + 1, q_row, last + 2 * u + 1, h[1], acc);                                       \
+        if (u % (V_LANES / 2) == V_LANES / 2 - 1) few_pull(stream, V_LANES *V_LANES * 2 / LINE_BYTES);                 \
+    }
+    EACH_LANE(DO)
+#undef DO
+}
+
+/* 16 bytes of V_LANES keys: 16 values, or, where they are halves of bytes, 32. */
+static ALWAYS_INLINE void few_bytes(const tril_dtype type, const int rows, const float *q, const size_t q_row,
+                                    const float *last, const char *k, const int64_t stride, const vf scale,
+                                    vf acc[MAX_ROWS], struct few_stream *stream)
+{
+    vf t[4];
+    v_words(k, stride, t);
+#define DO(u)                                                                                                          \
+    few_typed_lane(rows, q + u, q_row, last + u,                                                                       \
+                   v_mul(scale, type == TRIL_Q4_0 ? v_word_u4(t[u / 4], u % 4, false) : v_word_i8(t[u / 4], u % 4)),   \
+                   acc);
+    EACH_LANE(DO)
+#undef DO
+    few_pull(stream, (V_LANES * 16 + LINE_BYTES) / LINE_BYTES);
+    if (type != TRIL_Q4_0) return;
+#define DO(u)                                                                                                          \
+    few_typed_lane(rows, q + 16 + u, q_row, last + 16 + u, v_mul(scale, v_word_u4(t[u / 4], u % 4, true)), acc);
+    EACH_LANE(DO)
+#undef DO
+}
+
+/* Their scales: of I8 floats, of blocks the halves in front. */
+static ALWAYS_INLINE vf few_scales(const struct tril_rows *from)
+{
+    float scale[V_LANES];
+    for (int i = 0; i < V_LANES; i++)
+        scale[i] = tril_scale_of(from, i);
+    return v_load(scale);
+}
+
+static ALWAYS_INLINE vf few_block_scales(const char *k, const int64_t stride)
+{
+    uint16_t scale[V_LANES];
+    UNROLL
+    for (int i = 0; i < V_LANES; i++)
+        scale[i] = tril_load_u16(k + i * stride);
+    return v_load_f16(scale);
+}
+
+/* few_dots() on stored keys. */
+static ALWAYS_INLINE void few_typed_dots(const tril_dtype type, const int rows, const int real, const float *q,
+                                         const int dims, const struct tril_rows *from, float *s,
+                                         struct few_stream *stream)
+{
+    const size_t q_row = (size_t)dims;
+    const float *last = q + (size_t)(real - 1) * q_row;
+    const char *k = from->data;
+    const int64_t stride = from->stride;
+    const vf i8_scale = type == TRIL_I8 ? few_scales(from) : v_zero();
+    vf acc[MAX_ROWS];
+#define DO(r)                                                                                                          \
+    if (r < rows) acc[r] = v_zero();
+    EACH_ROW(DO)
+#undef DO
+    const int step = type == TRIL_F16 || type == TRIL_BF16 ? 2 * V_LANES : type == TRIL_I8 ? 16 : TRIL_Q_BLOCK;
+    for (int d = 0; d < dims; d += step, q += step, last += step, k += tril_row_bytes(type, step)) {
+        if (type == TRIL_F16 || type == TRIL_BF16) {
+            few_halves(type, rows, q, q_row, last, k, stride, acc, stream);
+        } else if (type == TRIL_I8) {
+            few_bytes(type, rows, q, q_row, last, k, stride, i8_scale, acc, stream);
+        } else {
+            const vf scale = few_block_scales(k, stride);
+            few_bytes(type, rows, q, q_row, last, k + 2, stride, scale, acc, stream);
+            if (type == TRIL_Q8_0) few_bytes(type, rows, q + 16, q_row, last + 16, k + 18, stride, scale, acc, stream);
+        }
+    }
+#define DO(r)                                                                                                          \
+    if (r < rows) v_store(s + few_twice(r, rows, real) * FEW_ROW, acc[r]);
+    EACH_ROW(DO)
+#undef DO
+}
+
+#define TYPED_DOTS_ARGS                                                                                                \
+    const int rows, const float *q, const int dims, const struct tril_rows *from, float *s, struct few_stream *stream
+#define TYPED_DOTS(name, type)                                                                                         \
+    static NOINLINE void few_dots_##name(TYPED_DOTS_ARGS)                                                              \
+    {                                                                                                                  \
+        BY_ROWS(few_typed_dots, type, rows, q, dims, from, s, stream);                                                 \
+    }
+TYPED_DOTS(f16, TRIL_F16)
+TYPED_DOTS(bf16, TRIL_BF16)
+TYPED_DOTS(i8, TRIL_I8)
+TYPED_DOTS(q8_0, TRIL_Q8_0)
+TYPED_DOTS(q4_0, TRIL_Q4_0)
+#undef TYPED_DOTS
+
+static void (*const few_dots_by_type[TRIL_DTYPE_COUNT])(TYPED_DOTS_ARGS) = {
+    [TRIL_F16] = few_dots_f16,   [TRIL_BF16] = few_dots_bf16, [TRIL_I8] = few_dots_i8,
+    [TRIL_Q8_0] = few_dots_q8_0, [TRIL_Q4_0] = few_dots_q4_0,
+};
+
 /* Scores of n keys of one step, from position `key` on, for all rows of K/V head task->head + head. */
 static void few_keys(const struct tril_job *job, const struct tril_task *task, int64_t key, int n, int64_t head,
                      float *ws, struct few_stream *stream)
@@ -269,19 +461,19 @@ static void few_keys(const struct tril_job *job, const struct tril_task *task, i
     float *s = ws + job->plan->s + (size_t)(head * rows) * FEW_ROW + (size_t)(key % TRIL_KEY_BLOCK);
     few_budget(stream, job, task, few_share(x, dims, task, head, n));
     int done = 0;
-    if (x->layout == TRIL_ROWS && rows <= TILE_ROWS) {
-        for (; done + V_LANES <= n; done += V_LANES)
-            few_dots_by_rows[rows - 1](q, dims, (const char *)tril_row(x, task->token + key + done, task->head + head),
-                                       x->token_stride, s + done, stream);
+    const bool typed = few_is_typed(x, dims, rows);
+    if (typed || (x->layout == TRIL_ROWS && x->dtype == TRIL_F32 && rows <= TILE_ROWS)) {
+        for (; done + V_LANES <= n; done += V_LANES) {
+            const struct tril_rows k = tril_rows_at(job, task, x, key + done, task->head + head);
+            for (int r = 0; typed && r < rows; r += FEW_TYPED_ROWS)
+                few_dots_by_type[x->dtype](few_rows_left(rows, r), q + r * dims, dims, &k, s + r * FEW_ROW + done,
+                                           stream);
+            if (!typed) few_dots_by_rows[rows - 1](q, dims, k.data, k.stride, s + done, stream);
+        }
         if (done == n) return;
+        done = done / PANEL * PANEL; /* where a panel begins */
     }
-    struct tile_b panels = {ws + job->plan->k, PANEL, PANEL * (size_t)dims};
-    if (x->layout == TRIL_PANELS) {
-        panels.data = tril_row(x, task->token + key, task->head + head);
-        panels.panel_stride = (size_t)x->token_stride * PANEL / sizeof(float);
-    } else {
-        pack_keys(job, task, task->head + head, key + done, n - done, ws + job->plan->k);
-    }
+    const struct tile_b panels = panels_of(job, task, task->head + head, key + done, n - done, ws + job->plan->k);
     for (int r = 0, group; r < rows; r += group) {
         group = tile_share(rows - r, TILE_ROWS);
         for (int j = 0, width; done + j * V_LANES < n; j += width) {
@@ -297,10 +489,11 @@ static void few_keys(const struct tril_job *job, const struct tril_task *task, i
 static void few_scores(const struct tril_job *job, const struct tril_task *task, int64_t first, float *ws,
                        struct few_stream *stream)
 {
-    const int keys = few_keys_of(task, first);
-    for (int i = 0; i < keys; i += FEW_STEP) {
+    const int keys = few_keys_of(task, first),
+              step = few_step(&job->call->k, job->call->qk_dim, few_rows_of(job, task));
+    for (int i = 0; i < keys; i += step) {
         for (int64_t head = 0; head < task->heads; head++)
-            few_keys(job, task, first + i, keys - i < FEW_STEP ? keys - i : FEW_STEP, head, ws, stream);
+            few_keys(job, task, first + i, keys - i < step ? keys - i : step, head, ws, stream);
     }
 }
 
@@ -324,7 +517,6 @@ static void few_softmax(const struct tril_job *job, const struct tril_task *task
 static ALWAYS_INLINE void few_more(const int rows, const int vecs, const float *p, struct tile_b b, size_t k,
                                    const size_t end, float *o, const size_t o_row, struct few_stream *stream)
 {
-    struct few_stream local = *stream;
     tile_acc acc;
 #define DO(r)                                                                                                          \
     if (r < rows) row_load(vecs, acc[r], o + r * o_row);
@@ -333,9 +525,8 @@ static ALWAYS_INLINE void few_more(const int rows, const int vecs, const float *
     for (size_t to; k < end; k = to) {
         to = end - k < 4 ? end : k + 4;
         tile_section(0, rows, vecs, p, FEW_ROW, &b, k, to, acc);
-        few_pull(&local, 4 * vecs * V_LANES / LINE_FLOATS);
+        few_pull(stream, 4 * vecs * V_LANES * (int)sizeof(float) / LINE_BYTES);
     }
-    *stream = local;
 #define DO(r)                                                                                                          \
     if (r < rows) row_store(vecs, acc[r], o + r * o_row);
     EACH_ROW(DO)
@@ -385,36 +576,189 @@ static void (*const more_by_vecs[])(MORE_ARGS) = {
 #endif
 };
 
-/* The chains of n rows of one head over keys k ... end - 1 of the block. v: the row of key k; tail: its last columns
- * and the next keys', or null. */
-static void few_chain(const struct tril_job *job, const float *v, size_t v_stride, const float *tail, size_t k,
-                      size_t end, int n, const float *p, float *o, struct few_stream *stream)
+/* Values as the chains read them: f32 rows, and their last columns, fewer than a vector, where a row of the host's
+ * would be read past its end. */
+struct few_rows {
+    const float *v, *tail; /* tail: or null */
+    size_t stride;         /* of v, in floats; of the tail PANEL */
+    int vecs;              /* of v */
+};
+
+static ALWAYS_INLINE void few_load_as(const tril_dtype type, const struct tril_rows *from, const int n, const int dims,
+                                      const size_t v_row, float *to)
+{
+    for (int i = 0; i < n; i++)
+        pack_value_as(type, from->data + i * from->stride, dims, tril_scale_of(from, i), PANEL, to + (size_t)i * v_row);
+}
+
+/* n rows of values: in place if they are f32, but for the tail; or in `to`. */
+static struct few_rows few_rows(const struct tril_job *job, const struct tril_rows *from, int n, float *to)
+{
+    const tril_tensor *x = &job->call->v;
+    const int dims = job->call->v_dim, whole = dims / V_LANES * V_LANES;
+    const size_t v_row = (size_t)job->plan->v_row;
+    if (x->dtype != TRIL_F32) {
+        BY_TYPE(x->dtype, few_load_as, from, n, dims, v_row, to);
+        return (struct few_rows){to, NULL, v_row, (int)v_row / V_LANES};
+    }
+    const float *v = (const float *)(const void *)from->data;
+    const size_t stride = (size_t)from->stride / sizeof(float);
+    for (int i = 0; i < n && whole < dims; i++)
+        v_store(to + i * PANEL, v_load_part(v + (size_t)i * stride + whole, dims - whole));
+    return (struct few_rows){v, whole < dims ? to : NULL, stride, whole / V_LANES};
+}
+
+/* The chains of n rows of one head over keys k ... end - 1 of the block, of which v begins with the first. */
+static void few_chain(const struct tril_job *job, const struct few_rows v, size_t k, size_t end, int n, const float *p,
+                      float *o, struct few_stream *stream)
 {
     const size_t o_row = (size_t)job->plan->v_row;
-    const int vecs = job->call->v_dim / V_LANES;
-    for (int j = 0, width; j < vecs; j += width) {
-        width = tile_share(vecs - j, TILE_VECS);
-        const struct tile_b b = {v + j * V_LANES, v_stride, PANEL}; /* a row's panels follow each other */
+    for (int j = 0, width; j < v.vecs; j += width) {
+        width = tile_share(v.vecs - j, TILE_VECS);
+        const struct tile_b b = {v.v + j * V_LANES, v.stride, PANEL}; /* a row's panels follow each other */
         more_by_vecs[width - 1](n, p, b, k, end, o + j * V_LANES, o_row, stream);
     }
-    if (tail != NULL) {
-        const struct tile_b b = {tail, PANEL, PANEL};
-        more_v1(n, p, b, k, end, o + vecs * V_LANES, o_row, stream);
+    if (v.tail != NULL) {
+        const struct tile_b b = {v.tail, PANEL, PANEL};
+        more_v1(n, p, b, k, end, o + v.vecs * V_LANES, o_row, stream);
     }
 }
 
+/* Where row i's chain ends, of those that go on to `end`. */
+static size_t few_end(const int *row_end, int i, size_t end)
+{
+    return (size_t)row_end[i] < end ? (size_t)row_end[i] : end;
+}
+
 /* The same where rows see different numbers of keys, row_end ascending: first what all of them see. */
-static void few_triangle(const struct tril_job *job, const float *v, size_t v_stride, const float *tail, size_t k,
-                         size_t end, const int *row_end, int n, const float *p, float *o, struct few_stream *stream)
+static void few_triangle(const struct tril_job *job, const struct few_rows v, size_t k, size_t end, const int *row_end,
+                         int n, const float *p, float *o, struct few_stream *stream)
 {
     const size_t least = (size_t)row_end[0] < k ? k : (size_t)row_end[0] < end ? (size_t)row_end[0] : end;
-    if (least > k) few_chain(job, v, v_stride, tail, k, least, n, p, o, stream);
+    if (least > k) few_chain(job, v, k, least, n, p, o, stream);
+    const struct few_rows later = {v.v + (least - k) * v.stride, v.tail == NULL ? NULL : v.tail + (least - k) * PANEL,
+                                   v.stride, v.vecs};
     for (int i = 1; i < n; i++) {
-        const size_t own = (size_t)row_end[i] < end ? (size_t)row_end[i] : end;
+        const size_t own = few_end(row_end, i, end);
         if (own > least)
-            few_chain(job, v + (least - k) * v_stride, v_stride, tail == NULL ? NULL : tail + (least - k) * PANEL,
-                      least, own, 1, p + (size_t)i * FEW_ROW, o + i * job->plan->v_row, stream);
+            few_chain(job, later, least, own, 1, p + (size_t)i * FEW_ROW, o + i * job->plan->v_row, stream);
     }
+}
+
+static ALWAYS_INLINE void few_typed_step(const int vecs, const float *p, const vf b[MAX_VECS], vf acc[MAX_VECS])
+{
+    acc[0] = a_fma_at(p, b[0], acc[0]);
+    if (vecs > 1) acc[1] = a_fma_at(p, b[1], acc[1]);
+    if (vecs > 2) acc[2] = a_fma_at(p, b[2], acc[2]);
+    if (vecs > 3) acc[3] = a_fma_at(p, b[3], acc[3]);
+}
+
+/* few_more() on stored values: keys k ... end - 1 of the block, those from 16 * u on in from[u]; columns d ... of a
+ * row, counted from the block of 32 that they lie in, as are the rows. */
+static ALWAYS_INLINE void few_typed_more(const tril_dtype type, const int rows, const int real, const int vecs,
+                                         const int d, const float *p, const struct tril_rows *from, const int64_t skip,
+                                         size_t k, const size_t end, float *o, const size_t o_row,
+                                         struct few_stream *stream)
+{
+    const float *last = p + (size_t)(real - 1) * FEW_ROW;
+    tile_acc acc;
+#define DO(r)                                                                                                          \
+    if (r < rows) row_load(vecs, acc[r], o + few_twice(r, rows, real) * o_row);
+    EACH_ROW(DO)
+#undef DO
+    while (k < end) {
+        const struct tril_rows *x = &from[k / PANEL];
+        const char *row = x->data + (int64_t)(k % PANEL) * x->stride + skip;
+        const char *scales = type == TRIL_I8 ? x->scales + (int64_t)(k % PANEL) * x->scale_stride : NULL;
+        const size_t whole = (k / PANEL + 1) * PANEL, stop = whole < end ? whole : end;
+        for (; k < stop; k++, row += x->stride) {
+            vf b[MAX_VECS];
+            const vf scale = type == TRIL_I8 ? v_set1(tril_load_f32(scales)) : v_zero();
+            if (type == TRIL_I8) scales += x->scale_stride;
+            b[0] = load_vec(type, row, d, scale);
+            if (vecs > 1) b[1] = load_vec(type, row, d + V_LANES, scale);
+            if (vecs > 2) b[2] = load_vec(type, row, d + 2 * V_LANES, scale);
+            if (vecs > 3) b[3] = load_vec(type, row, d + 3 * V_LANES, scale);
+#define DO(r)                                                                                                          \
+    if (r < rows) few_typed_step(vecs, r == rows - 1 ? last + k : p + r * FEW_ROW + k, b, acc[r]);
+            EACH_ROW(DO)
+#undef DO
+            if (k % 4 == 3)
+                few_pull(stream, (int)(4 * tril_row_bytes(type, TRIL_Q_BLOCK) * vecs * V_LANES / TRIL_Q_BLOCK +
+                                       LINE_BYTES - 1) /
+                                     LINE_BYTES);
+        }
+    }
+#define DO(r)                                                                                                          \
+    if (r < rows) row_store(vecs, acc[r], o + few_twice(r, rows, real) * o_row);
+    EACH_ROW(DO)
+#undef DO
+}
+
+#define TYPED_MORE_ARGS                                                                                                \
+    const int rows, const int vecs, const int d, const float *p, const struct tril_rows *from, const int64_t skip,     \
+        const size_t k, const size_t end, float *o, const size_t o_row, struct few_stream *stream
+#define TYPED_MORE(name, type)                                                                                         \
+    static NOINLINE void few_more_##name(TYPED_MORE_ARGS)                                                              \
+    {                                                                                                                  \
+        if (TILE_VECS * V_LANES == 64 && vecs == 2)                                                                    \
+            BY_ROWS(few_typed_more, type, rows, 2, 0, p, from, skip, k, end, o, o_row, stream);                        \
+        else if (TILE_VECS * V_LANES >= TRIL_Q_BLOCK || (type != TRIL_Q8_0 && type != TRIL_Q4_0) || d == 0)            \
+            BY_ROWS(few_typed_more, type, rows, TILE_VECS, 0, p, from, skip, k, end, o, o_row, stream);                \
+        else                                                                                                           \
+            BY_ROWS(few_typed_more, type, rows, TILE_VECS, TILE_VECS *V_LANES == 16 ? 16 : d, p, from, skip, k, end,   \
+                    o, o_row, stream);                                                                                 \
+    }
+TYPED_MORE(f16, TRIL_F16)
+TYPED_MORE(bf16, TRIL_BF16)
+TYPED_MORE(i8, TRIL_I8)
+TYPED_MORE(q8_0, TRIL_Q8_0)
+TYPED_MORE(q4_0, TRIL_Q4_0)
+#undef TYPED_MORE
+
+static void (*const few_more_by_type[TRIL_DTYPE_COUNT])(TYPED_MORE_ARGS) = {
+    [TRIL_F16] = few_more_f16,   [TRIL_BF16] = few_more_bf16, [TRIL_I8] = few_more_i8,
+    [TRIL_Q8_0] = few_more_q8_0, [TRIL_Q4_0] = few_more_q4_0,
+};
+
+/* few_chain() on stored values, whole blocks of columns. */
+static void few_typed_chain(const struct tril_job *job, const struct tril_rows *from, size_t k, size_t end, int n,
+                            const float *p, float *o, struct few_stream *stream)
+{
+    const tril_dtype type = job->call->v.dtype;
+    const int dims = job->call->v_dim, block = type == TRIL_Q8_0 || type == TRIL_Q4_0 ? TRIL_Q_BLOCK : 1;
+    for (int c = 0, vecs; c < dims; c += vecs * V_LANES) {
+        vecs = dims - c >= TILE_VECS * V_LANES ? TILE_VECS : (dims - c) / V_LANES;
+        few_more_by_type[type](n, vecs, c % block, p, from, tril_row_bytes(type, c - c % block), k, end, o + c,
+                               (size_t)job->plan->v_row, stream);
+    }
+}
+
+static void few_typed_triangle(const struct tril_job *job, const struct tril_rows *from, size_t k, size_t end,
+                               const int *row_end, int n, const float *p, float *o, struct few_stream *stream)
+{
+    const size_t least = (size_t)row_end[0] < k ? k : (size_t)row_end[0] < end ? (size_t)row_end[0] : end;
+    if (least > k) few_typed_chain(job, from, k, least, n, p, o, stream);
+    for (int i = 1; i < n; i++) {
+        const size_t own = few_end(row_end, i, end);
+        if (own > least)
+            few_typed_chain(job, from, least, own, 1, p + (size_t)i * FEW_ROW, o + i * job->plan->v_row, stream);
+    }
+}
+
+/* n keys from position `key` on, of one head, on all its rows. */
+static void few_typed_values(const struct tril_job *job, const struct tril_task *task, int64_t key, int n, int64_t head,
+                             const int *row_end, float *ws, struct few_stream *stream)
+{
+    const int rows = few_rows_of(job, task), at = (int)(key % TRIL_KEY_BLOCK);
+    const size_t row = (size_t)(head * rows);
+    struct tril_rows from[TRIL_KEY_BLOCK / PANEL];
+    for (int i = 0; i < n; i += PANEL)
+        from[(at + i) / PANEL] = tril_rows_at(job, task, &job->call->v, key + i, task->head + head);
+    for (int r = 0; r < rows; r += FEW_TYPED_ROWS)
+        few_typed_triangle(job, from, (size_t)at, (size_t)(at + n), row_end + row + r, few_rows_left(rows, r),
+                           ws + job->plan->s + (row + (size_t)r) * FEW_ROW,
+                           ws + job->plan->block_o + (row + (size_t)r) * (size_t)job->plan->v_row, stream);
 }
 
 /* block_o = the chains of the block's weights times its values. */
@@ -424,45 +768,30 @@ static void few_values(const struct tril_job *job, const struct tril_task *task,
     const struct tril_plan *plan = job->plan;
     const tril_tensor *x = &job->call->v;
     const int keys = few_keys_of(task, first), rows = few_rows_of(job, task);
-    const int dims = job->call->v_dim, whole = dims / V_LANES * V_LANES;
-    float *o = ws + plan->block_o, *packed = ws + plan->v;
+    const bool typed = few_is_typed(x, job->call->v_dim, rows);
+    float *o = ws + plan->block_o;
     memset(o, 0, (size_t)(task->heads * rows * plan->v_row) * sizeof(float));
-    for (int k = 0; k < keys; k += FEW_STEP) {
-        const int n = keys - k < FEW_STEP ? keys - k : FEW_STEP;
+    const int step = few_step(x, job->call->v_dim, rows);
+    for (int k = 0; k < keys; k += step) {
+        const int n = keys - k < step ? keys - k : step;
         for (int64_t head = 0; head < task->heads; head++) {
-            const float *v = tril_row(x, task->token + first + k, task->head + head);
-            few_budget(stream, job, task, few_share(x, dims, task, head, n));
-            if (whole < dims) { /* the last columns, so that nothing past a row's end is read */
-                for (int i = 0; i < n; i++)
-                    v_store(packed + i * PANEL,
-                            v_load_part((const float *)(const void *)((const char *)v + i * x->token_stride) + whole,
-                                        dims - whole));
+            few_budget(stream, job, task, few_share(x, job->call->v_dim, task, head, n));
+            if (typed) {
+                few_typed_values(job, task, first + k, n, head, row_end, ws, stream);
+                continue;
             }
-            for (int r = 0, group; r < rows; r += group) {
-                const size_t row = (size_t)(head * rows + r);
-                group = tile_share(rows - r, TILE_ROWS);
-                few_triangle(job, v, (size_t)x->token_stride / sizeof(float), whole < dims ? packed : NULL, (size_t)k,
-                             (size_t)(k + n), row_end + row, group, ws + plan->s + row * FEW_ROW,
-                             o + row * (size_t)plan->v_row, stream);
+            for (int i = 0, run; i < n; i += run) {
+                const struct tril_rows from = tril_rows_at(job, task, x, first + k + i, task->head + head);
+                run = tril_keys_together(job, first + k + i, n - i);
+                const struct few_rows v = few_rows(job, &from, run, ws + plan->v);
+                for (int r = 0, group; r < rows; r += group) {
+                    const size_t row = (size_t)(head * rows + r);
+                    group = tile_share(rows - r, TILE_ROWS);
+                    few_triangle(job, v, (size_t)(k + i), (size_t)(k + i + run), row_end + row, group,
+                                 ws + plan->s + row * FEW_ROW, o + row * (size_t)plan->v_row, stream);
+                }
             }
         }
-    }
-}
-
-/* Folds states into a row's running o, maximum and sum. */
-static void fold_states(float *o, int dim, float *max, float *sum, const struct tril_state *states, int n)
-{
-    for (int i = 0; i < n; i++) {
-        float old, fresh;
-        if (states[i].sum == 0.0f && __builtin_signbit(states[i].sum)) continue;
-        softmax_fold(1, max, sum, &states[i].max, &states[i].sum, &old, &fresh);
-        const vf a = v_set1(old), b = v_set1(fresh);
-        int d = 0;
-        for (; d + V_LANES <= dim; d += V_LANES)
-            v_store(o + d, v_fma(v_load(o + d), a, v_mul(v_load(states[i].o + d), b)));
-        if (d < dim)
-            v_store_part(o + d, dim - d,
-                         v_fma(v_load_part(o + d, dim - d), a, v_mul(v_load_part(states[i].o + d, dim - d), b)));
     }
 }
 

@@ -1,25 +1,26 @@
-/* Pack: the one place that knows how the host stores its rows. Behind it there are dense f32 operands in the workspace:
- * queries as rows, keys as panels [key/16][dim][16], values as panels [dim/16][key][16]. Reads nothing but the rows it
- * is asked for; what pads a panel is 0. */
+/* Pack: brings what the host has stored, whatever its type, layout and pages, into one form. Behind it there are dense
+ * f32 operands in the workspace: queries as rows, keys as panels [key/16][dim][16], values as panels [dim/16][key][16].
+ * Reads nothing but the rows it is asked for; what pads a panel is 0. */
 #ifndef TRIL_ENGINE_PACK_H
 #define TRIL_ENGINE_PACK_H
 
+#include "convert.h"
 #include "kernels.h"
 #include "tile.h"
 
-#define LINE_FLOATS 16 /* a cache line */
+#define LINE_BYTES 64 /* a cache line */
 
 /* Lines that are about to be read or written, asked for while something else computes. */
-static ALWAYS_INLINE void ask_to_read(const float *p, int64_t n)
+static ALWAYS_INLINE void ask_to_read(const char *p, int64_t bytes)
 {
-    for (int64_t i = 0; i < n; i += LINE_FLOATS)
+    for (int64_t i = 0; i < bytes; i += LINE_BYTES)
         __builtin_prefetch(p + i, 0, 2);
 }
 
-static ALWAYS_INLINE void ask_to_write(const float *p, int64_t n)
+static ALWAYS_INLINE void ask_to_write(const void *p, int64_t bytes)
 {
-    for (int64_t i = 0; i < n; i += LINE_FLOATS)
-        __builtin_prefetch(p + i, 1, 3);
+    for (int64_t i = 0; i < bytes; i += LINE_BYTES)
+        __builtin_prefetch((const char *)p + i, 1, 3);
 }
 
 /* Rows r ... r+n-1 of a task of one K/V head: tril_task_row(), but with one division for all of them, since a group of
@@ -38,20 +39,25 @@ static ALWAYS_INLINE void rows_at(const struct tril_job *job, const struct tril_
     }
 }
 
+static void pack_query(const struct tril_job *job, const struct tril_task_row *row, float *to)
+{
+    const tril_tensor *q = &job->call->q;
+    convert_row(to, TRIL_F32, NULL, tril_row(q, row->token, row->head), q->dtype, NULL, job->call->qk_dim);
+}
+
 /* Rows r ... r+n-1 of the task, n <= MAX_ROWS; the next n are asked for. */
 static void pack_queries(const struct tril_job *job, const struct tril_task *task, size_t r, int n, size_t rows,
                          float *to)
 {
     const tril_tensor *q = &job->call->q;
-    const int64_t dims = job->call->qk_dim;
+    const int dims = job->call->qk_dim;
     struct tril_task_row row[2 * MAX_ROWS];
     const int known = r + 2 * (size_t)n < rows ? 2 * n : (int)(rows - r);
     rows_at(job, task, r, known, row);
     for (int i = 0; i < n; i++)
-        memcpy(to + (r + (size_t)i) * (size_t)dims, tril_row(q, row[i].token, row[i].head),
-               (size_t)dims * sizeof(float));
+        pack_query(job, &row[i], to + (r + (size_t)i) * (size_t)dims);
     for (int i = n; i < known; i++)
-        ask_to_read(tril_row(q, row[i].token, row[i].head), dims);
+        ask_to_read(tril_row(q, row[i].token, row[i].head), tril_row_bytes(q->dtype, dims));
 }
 
 /* V_LANES keys x V_LANES dims (n and dims of them real), transposed. */
@@ -70,52 +76,121 @@ static ALWAYS_INLINE void pack_square(const char *from, const int64_t stride, co
     }
 }
 
-/* n keys of rows, from `first` on, of K/V head `head`. */
+/* A panel of f32 rows, n of them real; the tile reads all of it. */
+static NOINLINE void pack_rows(const char *from, const int64_t stride, int n, const int dims, float *to)
+{
+    for (int key = 0; key < PANEL; key += V_LANES, n -= V_LANES, to += V_LANES, from += V_LANES * stride) {
+        int d = 0;
+        for (; n >= V_LANES && d + V_LANES <= dims; d += V_LANES)
+            pack_square(from + (size_t)d * sizeof(float), stride, V_LANES, V_LANES, to + (size_t)d * PANEL);
+        for (; n > 0 && d < dims; d += V_LANES)
+            pack_square(from + (size_t)d * sizeof(float), stride, n < V_LANES ? n : V_LANES,
+                        dims - d < V_LANES ? dims - d : V_LANES, to + (size_t)d * PANEL);
+        for (; d < dims; d++)
+            v_store(to + (size_t)d * PANEL, v_zero());
+    }
+}
+
+/* Rows of another type become f32 first, where the next panel will lie: that keeps the transposition one, and costs a
+ * pass over the first-level cache. */
+static void pack_stored_rows(const tril_dtype type, const struct tril_rows *from, int n, const int dims, float *to)
+{
+    float *rows = to + (size_t)PANEL * (size_t)dims;
+    for (int i = 0; i < n; i++) {
+        const float scale = tril_scale_of(from, i);
+        convert_row(rows + (size_t)i * (size_t)dims, TRIL_F32, NULL, from->data + i * from->stride, type, &scale, dims);
+    }
+    pack_rows((const char *)rows, dims * (int64_t)sizeof(float), n, dims, to);
+}
+
+/* A panel that is one already, of another type or in pages. What stands there for keys past the n that are seen has no
+ * influence; their scales are not read. */
+static ALWAYS_INLINE void pack_panel_as(const tril_dtype type, const struct tril_rows from, const int n, const int dims,
+                                        float *to)
+{
+    float scale[PANEL] = {0.0f};
+    for (int i = 0; type == TRIL_I8 && i < n; i++)
+        scale[i] = tril_scale_of(&from, i);
+    for (int d = 0; d < dims; d++) {
+        UNROLL
+        for (int u = 0; u < PANEL; u += V_LANES)
+            v_store(to + d * PANEL + u, load_vec(type, from.data, d * PANEL + u, v_load(scale + u)));
+    }
+}
+
+static NOINLINE void pack_panel(const tril_dtype type, const struct tril_rows *from, const int n, const int dims,
+                                float *to)
+{
+    BY_TYPE(type, pack_panel_as, *from, n, dims, to);
+}
+
+/* n keys of K/V head `head`, from position `first` on, which begins a panel. */
 static void pack_keys(const struct tril_job *job, const struct tril_task *task, int64_t head, int64_t first, int n,
                       float *to)
 {
     const tril_tensor *k = &job->call->k;
     const int dims = job->call->qk_dim;
-    for (int key = 0; key < n; key += V_LANES) {
-        const char *from = (const char *)tril_row(k, task->token + first + key, head);
-        float *panel = to + (size_t)(key / PANEL) * PANEL * (size_t)dims + (size_t)(key % PANEL);
-        const int keys = n - key < V_LANES ? n - key : V_LANES;
-        int d = 0;
-        if (keys == V_LANES) {
-            for (; d + V_LANES <= dims; d += V_LANES)
-                pack_square(from + (size_t)d * sizeof(float), k->token_stride, V_LANES, V_LANES,
-                            panel + (size_t)d * PANEL);
-        }
-        for (; d < dims; d += V_LANES)
-            pack_square(from + (size_t)d * sizeof(float), k->token_stride, keys,
-                        dims - d < V_LANES ? dims - d : V_LANES, panel + (size_t)d * PANEL);
-    }
-    /* A tile reads whole panels: the vectors that no key reached. */
-    const int reached = (n + V_LANES - 1) / V_LANES * V_LANES, end = (n + PANEL - 1) / PANEL * PANEL;
-    for (int key = reached; key < end; key += V_LANES) {
-        float *panel = to + (size_t)(key / PANEL) * PANEL * (size_t)dims + (size_t)(key % PANEL);
-        for (int d = 0; d < dims; d++)
-            v_store(panel + (size_t)d * PANEL, v_zero());
+    for (int key = 0; key < n; key += PANEL, to += (size_t)PANEL * (size_t)dims) {
+        const struct tril_rows from = tril_rows_at(job, task, k, first + key, head);
+        const int keys = n - key < PANEL ? n - key : PANEL;
+        if (k->layout == TRIL_PANELS)
+            pack_panel(k->dtype, &from, keys, dims, to);
+        else if (k->dtype == TRIL_F32)
+            pack_rows(from.data, from.stride, keys, dims, to);
+        else
+            pack_stored_rows(k->dtype, &from, keys, dims, to);
     }
 }
 
-/* Values of the same keys. */
+/* Whether n keys from position `key` on lie as the tile wants them: panels of f32, evenly spaced. */
+static bool keys_in_place(const struct tril_job *job, int64_t key, int n)
+{
+    const tril_tensor *k = &job->call->k;
+    return k->layout == TRIL_PANELS && k->dtype == TRIL_F32 && tril_keys_together(job, key, n) == n;
+}
+
+/* Panels of n keys from position `first` on, which begins one: the host's own, or packed into `to`. */
+static struct tile_b panels_of(const struct tril_job *job, const struct tril_task *task, int64_t head, int64_t first,
+                               int n, float *to)
+{
+    const tril_tensor *k = &job->call->k;
+    if (keys_in_place(job, first, n))
+        return (struct tile_b){(const float *)(const void *)tril_rows_at(job, task, k, first, head).data, PANEL,
+                               (size_t)k->token_stride * PANEL / sizeof(float)};
+    pack_keys(job, task, head, first, n, to);
+    return (struct tile_b){to, PANEL, PANEL * (size_t)job->call->qk_dim};
+}
+
+/* One row of values, a panel's columns next to each other and panels `v_panel` floats apart. */
+static ALWAYS_INLINE void pack_value_as(const tril_dtype type, const char *row, const int dims, const float scale,
+                                        const size_t v_panel, float *to)
+{
+    const vf s = v_set1(scale);
+    int d = 0;
+    for (; d + PANEL <= dims; d += PANEL, to += v_panel) {
+        UNROLL
+        for (int u = 0; u < PANEL; u += V_LANES)
+            v_store(to + u, load_vec(type, row, d + u, s));
+    }
+    for (int u = 0; d < dims && u < PANEL; u += V_LANES)
+        v_store(to + u, load_some(type, row, d + u, dims - d - u, s));
+}
+
+static ALWAYS_INLINE void pack_values_as(const tril_dtype type, const struct tril_rows *from, const int n,
+                                         const int dims, const size_t v_panel, float *to)
+{
+    for (int i = 0; i < n; i++)
+        pack_value_as(type, from->data + i * from->stride, dims, tril_scale_of(from, i), v_panel, to + i * PANEL);
+}
+
+/* Values of the task's keys, from position `first` on, n of them. */
 static void pack_values(const struct tril_job *job, const struct tril_task *task, int64_t first, int n, float *to)
 {
     const tril_tensor *v = &job->call->v;
-    const int dims = job->call->v_dim, whole = dims / PANEL;
-    for (int key = 0; key < n; key++) {
-        const float *row = tril_row(v, task->token + first + key, task->head);
-        float *at = to + (size_t)key * PANEL;
-        for (int panel = 0; panel < whole; panel++, at += job->plan->v_panel, row += PANEL) {
-            UNROLL
-            for (int u = 0; u < PANEL; u += V_LANES)
-                v_store(at + u, v_load(row + u));
-        }
-        for (int u = 0; whole * PANEL < dims && u < PANEL; u += V_LANES) {
-            const int left = dims - whole * PANEL - u;
-            v_store(at + u, v_load_part(left > 0 ? row + u : row, left < 0 ? 0 : left < V_LANES ? left : V_LANES));
-        }
+    for (int key = 0, run; key < n; key += run, to += (size_t)run * PANEL) {
+        const struct tril_rows from = tril_rows_at(job, task, v, first + key, task->head);
+        run = tril_keys_together(job, first + key, n - key);
+        BY_TYPE(v->dtype, pack_values_as, &from, run, job->call->v_dim, job->plan->v_panel, to);
     }
 }
 

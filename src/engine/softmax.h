@@ -3,6 +3,7 @@
 #define TRIL_ENGINE_SOFTMAX_H
 
 #include "exp2.h"
+#include "kernels.h"
 
 #define SUM_VECS  (PANEL / V_LANES)
 #define MINUS_INF (-__builtin_inff())
@@ -86,6 +87,23 @@ static ALWAYS_INLINE void softmax_fold(const int rows, float *row_max, float *ro
         v_store_part(row_sum + r, n, l);
         v_store_part(old + r, n, a);
         v_store_part(fresh + r, n, b);
+    }
+}
+
+/* Folds states into a row's running o, maximum and sum. */
+static void fold_states(float *o, int dim, float *max, float *sum, const struct tril_state *states, int n)
+{
+    for (int i = 0; i < n; i++) {
+        float old, fresh;
+        if (states[i].sum == 0.0f && __builtin_signbit(states[i].sum)) continue;
+        softmax_fold(1, max, sum, &states[i].max, &states[i].sum, &old, &fresh);
+        const vf a = v_set1(old), b = v_set1(fresh);
+        int d = 0;
+        for (; d + V_LANES <= dim; d += V_LANES)
+            v_store(o + d, v_fma(v_load(o + d), a, v_mul(v_load(states[i].o + d), b)));
+        if (d < dim)
+            v_store_part(o + d, dim - d,
+                         v_fma(v_load_part(o + d, dim - d), a, v_mul(v_load_part(states[i].o + d, dim - d), b)));
     }
 }
 

@@ -61,12 +61,25 @@ static ALWAYS_INLINE void row_zero(const int vecs, vf acc[MAX_VECS])
     if (vecs > 3) acc[3] = v_zero();
 }
 
-static ALWAYS_INLINE void row_step(const int vecs, const va a, const int lane, const vf b[MAX_VECS], vf acc[MAX_VECS])
+/* The tile's products: of floats, or, in pairs, of two bf16 each. */
+static ALWAYS_INLINE vf tile_product(const bool pairs, const va a, const int lane, const vf b, const vf c, vf *low)
 {
-    acc[0] = a_fma(a, lane, b[0], acc[0]);
-    if (vecs > 1) acc[1] = a_fma(a, lane, b[1], acc[1]);
-    if (vecs > 2) acc[2] = a_fma(a, lane, b[2], acc[2]);
-    if (vecs > 3) acc[3] = a_fma(a, lane, b[3], acc[3]);
+    return pairs ? a_dot(a, lane, b, c, low) : a_fma(a, lane, b, c);
+}
+
+/* Whether a chain of pairs may have met a sum that should have become 0. */
+static ALWAYS_INLINE bool tile_in_doubt(const bool pairs, const vf low)
+{
+    return pairs && !V_DOT_EXACT && v_low_any(low);
+}
+
+static ALWAYS_INLINE void row_step(const bool pairs, const int vecs, const va a, const int lane, const vf b[MAX_VECS],
+                                   vf acc[MAX_VECS], vf *low)
+{
+    acc[0] = tile_product(pairs, a, lane, b[0], acc[0], low);
+    if (vecs > 1) acc[1] = tile_product(pairs, a, lane, b[1], acc[1], low);
+    if (vecs > 2) acc[2] = tile_product(pairs, a, lane, b[2], acc[2], low);
+    if (vecs > 3) acc[3] = tile_product(pairs, a, lane, b[3], acc[3], low);
 }
 
 static ALWAYS_INLINE void row_load(const int vecs, vf acc[MAX_VECS], const float *from)
@@ -114,84 +127,122 @@ static ALWAYS_INLINE va tile_a(const bool whole, const float *a)
     return whole ? a_load(a) : a_load1(a);
 }
 
-/* One k of the chain, for rows first ... rows-1. Where A's registers hold one value each (A_STEP 1), a value is loaded
- * when its row's turn comes, so that one register serves all rows. */
-static ALWAYS_INLINE void tile_lane(const int first, const int rows, const int vecs, const int lane,
-                                    const va av[MAX_ROWS], const float *a, const size_t a_row, const struct tile_b *b,
-                                    tile_acc acc)
+/* B at one k. */
+static ALWAYS_INLINE void tile_columns(const int vecs, const struct tile_b *b, vf bv[MAX_VECS])
 {
-    vf bv[MAX_VECS];
     bv[0] = v_load(tile_b_at(b, 0));
     if (vecs > 1) bv[1] = v_load(tile_b_at(b, 1));
     if (vecs > 2) bv[2] = v_load(tile_b_at(b, 2));
     if (vecs > 3) bv[3] = v_load(tile_b_at(b, 3));
+}
+
+/* One k of the chain, for rows first ... rows-1. Where A's registers hold one value each (A_STEP 1), a value is loaded
+ * when its row's turn comes, so that one register serves all rows. */
+static ALWAYS_INLINE void tile_lane(const bool pairs, const int first, const int rows, const int vecs, const int lane,
+                                    const va av[MAX_ROWS], const float *a, const size_t a_row, const struct tile_b *b,
+                                    tile_acc acc, vf *low)
+{
+    vf bv[MAX_VECS];
+    tile_columns(vecs, b, bv);
 #define DO(r)                                                                                                          \
-    if (tile_has(first, rows, r)) row_step(vecs, A_STEP > 1 ? av[r] : a_load1(a + r * a_row), lane, bv, acc[r]);
+    if (tile_has(first, rows, r))                                                                                      \
+        row_step(pairs, vecs, A_STEP > 1 ? av[r] : a_load1(a + r * a_row), lane, bv, acc[r], low);
     EACH_ROW(DO)
 #undef DO
 }
 
 /* A_STEP values of k (whole), or one. */
-static ALWAYS_INLINE void tile_step(const int first, const int rows, const int vecs, const bool whole, const float *a,
-                                    const size_t a_row, struct tile_b *b, tile_acc acc)
+static ALWAYS_INLINE void tile_step(const bool pairs, const int first, const int rows, const int vecs, const bool whole,
+                                    const float *a, const size_t a_row, struct tile_b *b, tile_acc acc, vf *low)
 {
     va av[MAX_ROWS] = {a_load1(a)}; /* not used where A_STEP is 1, but compilers want it to have a value */
 #define DO(r)                                                                                                          \
     if (A_STEP > 1 && tile_has(first, rows, r)) av[r] = tile_a(whole, a + r * a_row);
     EACH_ROW(DO)
 #undef DO
-    tile_lane(first, rows, vecs, 0, av, a, a_row, b, acc);
+    tile_lane(pairs, first, rows, vecs, 0, av, a, a_row, b, acc, low);
     b->data += b->k_stride;
     if (A_STEP > 1 && whole) {
-        tile_lane(first, rows, vecs, 1, av, a, a_row, b, acc);
+        tile_lane(pairs, first, rows, vecs, 1, av, a, a_row, b, acc, low);
         b->data += b->k_stride;
-        tile_lane(first, rows, vecs, 2, av, a, a_row, b, acc);
+        tile_lane(pairs, first, rows, vecs, 2, av, a, a_row, b, acc, low);
         b->data += b->k_stride;
-        tile_lane(first, rows, vecs, 3, av, a, a_row, b, acc);
+        tile_lane(pairs, first, rows, vecs, 3, av, a, a_row, b, acc, low);
         b->data += b->k_stride;
     }
 }
 
 /* Rows first ... rows-1 from k on to `end`; returns where it ended. */
-static ALWAYS_INLINE size_t tile_section(const int first, const int rows, const int vecs, const float *a,
-                                         const size_t a_row, struct tile_b *b, size_t k, const size_t end, tile_acc acc)
+static ALWAYS_INLINE size_t tile_run(const bool pairs, const int first, const int rows, const int vecs, const float *a,
+                                     const size_t a_row, struct tile_b *b, size_t k, const size_t end, tile_acc acc,
+                                     vf *low)
 {
     for (; A_STEP > 1 && k + A_STEP <= end; k += A_STEP)
-        tile_step(first, rows, vecs, true, a + k, a_row, b, acc);
+        tile_step(pairs, first, rows, vecs, true, a + k, a_row, b, acc, low);
     for (; k < end; k++)
-        tile_step(first, rows, vecs, false, a + k, a_row, b, acc);
+        tile_step(pairs, first, rows, vecs, false, a + k, a_row, b, acc, low);
     return k;
 }
 
-/* s[r * s_row + column] = the chains over all of k < n. */
-static ALWAYS_INLINE void tile_scores(const int rows, const int vecs, const float *a, const size_t a_row,
-                                      struct tile_b b, const size_t n, float *s, const size_t s_row)
+/* The same, of floats. */
+static ALWAYS_INLINE size_t tile_section(const int first, const int rows, const int vecs, const float *a,
+                                         const size_t a_row, struct tile_b *b, size_t k, const size_t end, tile_acc acc)
+{
+    vf none = v_low_none();
+    return tile_run(false, first, rows, vecs, a, a_row, b, k, end, acc, &none);
+}
+
+/* s[r * s_row + column] = the chains over all of k < n. In pairs: false where they may not be exact. */
+static ALWAYS_INLINE bool tile_scores(const bool pairs, const int rows, const int vecs, const float *a,
+                                      const size_t a_row, struct tile_b b, const size_t n, float *s, const size_t s_row)
 {
     tile_acc acc;
+    vf low = v_low_none();
     tile_zero(rows, vecs, acc);
-    tile_section(0, rows, vecs, a, a_row, &b, 0, n, acc);
+    tile_run(pairs, 0, rows, vecs, a, a_row, &b, 0, n, acc, &low);
 #define DO(r)                                                                                                          \
     if (r < rows) row_store(vecs, acc[r], s + r * s_row);
     EACH_ROW(DO)
 #undef DO
+    return !tile_in_doubt(pairs, low);
 }
 
-/* O[r][column] = fma(O, old[r], chain * fresh[r]), the chain of row r over k < end[r], end ascending. */
-static ALWAYS_INLINE void tile_fold(const int rows, const int vecs, const float *a, const size_t a_row, struct tile_b b,
-                                    const size_t *end, float *o, const size_t o_row, const float *old,
-                                    const float *fresh)
+/* One row's last pair, which has no second key: whatever stands in its place is not looked at. */
+static ALWAYS_INLINE void tile_half_step(const int vecs, const float *a, const struct tile_b *b, vf acc[MAX_VECS],
+                                         vf *low)
+{
+    vf bv[MAX_VECS];
+    tile_columns(vecs, b, bv);
+    bv[0] = v_first_of_pair(bv[0]);
+    if (vecs > 1) bv[1] = v_first_of_pair(bv[1]);
+    if (vecs > 2) bv[2] = v_first_of_pair(bv[2]);
+    if (vecs > 3) bv[3] = v_first_of_pair(bv[3]);
+    row_step(true, vecs, a_load1(a), 0, bv, acc, low);
+}
+
+/* O[r][column] = fma(O, old[r], chain * fresh[r]), the chain of row r over k < end[r], end ascending. In pairs end
+ * counts keys, two to a k; false, and O as it was, where the chains may not be exact. */
+static ALWAYS_INLINE bool tile_fold(const bool pairs, const int rows, const int vecs, const float *a,
+                                    const size_t a_row, struct tile_b b, const size_t *end, float *o,
+                                    const size_t o_row, const float *old, const float *fresh)
 {
     size_t k = 0;
     tile_acc acc;
+    vf low = v_low_none();
     tile_zero(rows, vecs, acc);
 #define DO(r)                                                                                                          \
-    if (r < rows) k = tile_section(r, rows, vecs, a, a_row, &b, k, end[r], acc);
+    if (r < rows) {                                                                                                    \
+        k = tile_run(pairs, r, rows, vecs, a, a_row, &b, k, pairs ? end[r] / 2 : end[r], acc, &low);                   \
+        if (pairs && end[r] % 2 != 0) tile_half_step(vecs, a + r * a_row + k, &b, acc[r], &low);                       \
+    }
     EACH_ROW(DO)
 #undef DO
+    if (tile_in_doubt(pairs, low)) return false;
 #define DO(r)                                                                                                          \
     if (r < rows) row_fold(vecs, acc[r], o + r * o_row, old + r, fresh + r);
     EACH_ROW(DO)
 #undef DO
+    return true;
 }
 
 #endif

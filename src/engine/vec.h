@@ -8,12 +8,27 @@
  *   v_load(p) v_store(p, v)                 no alignment asked for
  *   v_load_part(p, n) v_store_part(p, n, v) the first n lanes, 0 <= n <= V_LANES: the rest loads as +0, is not stored;
  *                                           nothing at or past p + n is touched
+ *   v_load_f16(p) v_load_bf16(p)            V_LANES stored halves, exact; no alignment asked for
+ *   v_load_i8(p)                            V_LANES signed bytes
+ *   v_load_u4(p, high)                      the lower or upper halves of V_LANES bytes, minus 8
+ *   v_set1_f16(p)                           one stored half in all lanes
+ *   v_scaled_u4(scale, p, high)             scale * v_load_u4(p, high), rounded; scale is the same in all lanes
+ *   v_halves_f16(x, r) v_halves_bf16(x, r)  the two stored halves that each lane of x holds, exact: r[0] those in front
+ *   v_words(p, stride, r)                   16 bytes each of V_LANES rows: lane i of r[c], c < 4, holds bytes 4 c ...
+ *                                           4 c + 3 of row i; no alignment asked for
+ *   v_word_i8(x, u)                         byte u of every lane, signed
+ *   v_word_u4(x, u, high)                   the lower or upper half of byte u of every lane, minus 8
+ *   v_store_f16(p, v) v_store_bf16(p, v)    to the nearest, ties to even; subnormals are kept, too large becomes inf, a
+ *                                           NaN a NaN
+ *   v_store_bytes(p, v)                     V_LANES bytes: the lowest of each integer, -128 <= v <= 255
  *   v_stream(p, v) v_stream_end()           like v_store, p a multiple of the vector's size; past the caches where the
  *                                           instruction set can. Others see it after v_stream_end()
  *   v_keep(v, n, fill)                      lane i: v if i < n, else fill; 0 <= n <= V_LANES
  *   v_add v_sub v_mul v_div                 rounded once
  *   v_fma(a, b, c)                          a * b + c, rounded once
  *   v_max(x, best)                          the larger; `best` where x is NaN (best is never NaN)
+ *   v_min(x, best)                          the smaller, likewise
+ *   v_trunc(v)                              the integer part, |v| < 2^22
  *   v_rint(v)                               to the nearest integer, ties to even; |v| of any size, inf and NaN stay
  *   v_scale2(p, n, t)                       p * 2^n where t >= -126 or t is NaN, else +0. n = rint(t), t <= 127,
  *                                           0.7 <= p < 1.5 or NaN
@@ -25,6 +40,19 @@
  *   a_load(p)                               p[0] ... p[A_STEP - 1]
  *   a_load1(p)                              p[0] (lane 0)
  *   a_fma(a, lane, b, c)                    b * (value `lane` of a) + c, rounded once
+ *   a_fma_at(p, b, c)                       b * p[0] + c, rounded once, p[0] read anew each time where that is cheaper
+ *
+ * Math mode BF16. A float then stands for a pair of bf16 values, the first in its lower half; none is subnormal.
+ *
+ *   v_pair(x, y)                            the pairs of x and y, each rounded to bf16, to the nearest, ties to even;
+ *                                           what would be subnormal becomes 0
+ *   v_store_pairs(p, v)                     V_LANES bf16, rounded likewise
+ *   v_store_weights(p, v)                   the same of weights: +0, normal or NaN
+ *   v_first_of_pair(b)                      with +0 as the second
+ *   a_dot(a, lane, b, c, low)               x0 * b0 + (x1 * b1 + c) with the pair x in `lane` of a: each sum rounded
+ *                                           once, and then 0 if it is below 2^-126. Where V_DOT_EXACT is 0 the last is
+ *                                           left out, and *low knows whether it may have mattered:
+ *   v_low_none() v_low_any(low)             a `vf` to begin with; whether it did
  *
  * Each is one or a few instructions. tests/test_vec.c tries every one against plain C on every tier.
  */
@@ -36,13 +64,29 @@
 #include <stdint.h>
 #include <string.h>
 
+/* A build without optimisation has nothing to gain from it, and would pay with 10 MB of stack for a spelled-out tile.
+ */
+#ifdef __OPTIMIZE__
 #define ALWAYS_INLINE inline __attribute__((always_inline))
-#define NOINLINE      __attribute__((noinline))
+#else
+#define ALWAYS_INLINE inline
+#endif
+#define NOINLINE __attribute__((noinline))
+
+/* The math modes that a tier computes itself; it may leave one to another tier (tril_kernels.instead). */
+#ifndef TIER_F32
+#define TIER_F32 1
+#endif
+#ifndef TIER_BF16
+#define TIER_BF16 1
+#endif
 
 #ifdef __clang__
-#define UNROLL _Pragma("unroll")
+#define UNROLL    _Pragma("unroll")
+#define NO_UNROLL _Pragma("nounroll")
 #else
-#define UNROLL _Pragma("GCC unroll 32")
+#define UNROLL    _Pragma("GCC unroll 32")
+#define NO_UNROLL _Pragma("GCC unroll 1")
 #endif
 
 /* Columns side by side in a packed operand, and the lanes of a row's sum. The same on every tier, so that a K cache in

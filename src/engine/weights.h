@@ -9,7 +9,9 @@
 #define TRIL_ENGINE_WEIGHTS_H
 
 #include "block.h"
+#if TIER_F32
 #include "few.h"
+#endif
 
 #define RUN_KEYS (TRIL_RUN_BLOCKS * TRIL_KEY_BLOCK)
 
@@ -168,7 +170,8 @@ static void weights_rows(const struct tril_job *job, const struct tril_task *tas
         /* stores to lines that nobody asked for would stop the core */
         const int64_t here = row[i].visible - first;
         if (!stream || here > RUN_KEYS || split)
-            ask_to_write(weights_at(job, task, &row[i]) + first, here < end - first ? here : end - first);
+            ask_to_write(weights_at(job, task, &row[i]) + first,
+                         (here < end - first ? here : end - first) * (int64_t)sizeof(float));
     }
     for (int b = 0; first + b * TRIL_KEY_BLOCK < end; b++) {
         const int64_t at = first + b * TRIL_KEY_BLOCK;
@@ -217,17 +220,17 @@ static void weights_many(const struct tril_job *job, const struct tril_task *tas
     block_begin(rows, ws + plan->row_max, ws + plan->row_sum);
     for (int64_t first = task->first; first < task->keys; first += RUN_KEYS) {
         const int64_t left = task->keys - first;
-        const struct tile_b panels =
-            block_panels(job, task, first, left < RUN_KEYS ? (int)left : RUN_KEYS, ws + plan->k);
+        const struct tile_b panels = block_keys(job, task, first, left < RUN_KEYS ? (int)left : RUN_KEYS, ws + plan->k);
         for (size_t r = block_at(job, task, first).first_row; r < rows; r += TILE_ROWS) {
             const int n = rows - r < TILE_ROWS ? (int)(rows - r) : TILE_ROWS;
-            if (first == task->first) pack_queries(job, task, r, n, rows, ws + plan->q);
+            if (first == task->first) block_queries(job, task, r, n, rows, ws + plan->q);
             weights_rows(job, task, first, panels, r, n, ws);
         }
     }
     if (weights_stream(job, task)) v_stream_end();
 }
 
+#if TIER_F32
 static void weights_few(const struct tril_job *job, const struct tril_task *task, float *ws)
 {
     const struct tril_plan *plan = job->plan;
@@ -268,14 +271,19 @@ static void weights_few(const struct tril_job *job, const struct tril_task *task
     if (weights_stream(job, task)) v_stream_end();
 }
 
+#endif
+
 static void weights_task(const struct tril_job *job, const struct tril_task *task, float *ws)
 {
     weights_blind(job, task, (size_t)tril_task_rows(job, task));
     if (task->first >= task->keys) return; /* there may be no key in memory at all */
-    if (task->few)
+#if TIER_F32
+    if (task->few) {
         weights_few(job, task, ws);
-    else
-        weights_many(job, task, ws);
+        return;
+    }
+#endif
+    weights_many(job, task, ws);
 }
 
 static void weights_end(float *row, int64_t n, float max, float sum)

@@ -16,6 +16,7 @@
 #define TILE_VECS 2
 
 #include "engine/attend.h"
+#include "engine/convert.h"
 #include "engine/weights.h"
 
 const struct tril_kernels tril_kernels_avx2 = {
@@ -25,5 +26,7 @@ const struct tril_kernels tril_kernels_avx2 = {
     .weights = weights_task,
     .weights_end = weights_end,
     .fold = fold_states,
+    .store = store_row,
     .exp2 = exp2_array,
+    .convert = convert_row,
 };

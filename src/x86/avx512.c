@@ -10,20 +10,25 @@
  *   vfmadd231ps zmm: latency 4, one per cycle on Zen 4, two on server Intel cores: at most 8 chains are needed to fill
  *   them, and 24 are there. 10 loads per 24 fma: the loads never bind, B may come from L2.
  */
+#define TIER_BF16 0 /* without its instruction AVX2 is nearly as good at pairs */
 #include "vec_avx512.h"
 
 #define TILE_ROWS 6
 #define TILE_VECS 4
 
 #include "engine/attend.h"
+#include "engine/convert.h"
 #include "engine/weights.h"
 
 const struct tril_kernels tril_kernels_avx512 = {
     .name = "avx512",
     .blocking = {.lanes = V_LANES, .tile_rows = TILE_ROWS, .task_rows = 768, .few_rows = 48},
+    .instead = {[TRIL_MATH_BF16] = &tril_kernels_avx2},
     .attend = attend_task,
     .weights = weights_task,
     .weights_end = weights_end,
     .fold = fold_states,
+    .store = store_row,
     .exp2 = exp2_array,
+    .convert = convert_row,
 };

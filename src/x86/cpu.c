@@ -11,6 +11,8 @@
 #define AVX512DQ (1u << 17)
 #define AVX512BW (1u << 30)
 #define AVX512VL (1u << 31)
+/* CPUID 7.1, eax */
+#define AVX512BF16 (1u << 5)
 /* XCR0: state that the operating system saves */
 #define XMM_YMM        0x06u
 #define XMM_YMM_OP_ZMM 0xe6u
@@ -28,6 +30,7 @@ uint32_t tril_x86_features(const struct tril_x86_state *state)
     if ((state->xcr0 & XMM_YMM_OP_ZMM) != XMM_YMM_OP_ZMM) return features;
     if ((state->leaf7_ebx & for_avx512) != for_avx512) return features;
     features |= TRIL_CPU_AVX512;
+    if ((state->leaf7_1_eax & AVX512BF16) != 0) features |= TRIL_CPU_AVX512_BF16;
 #endif
     return features;
 }
@@ -46,6 +49,10 @@ void tril_x86_read(struct tril_x86_state *state)
     if (state->max_leaf >= 7) {
         __cpuid_count(7, 0, a, b, c, d);
         state->leaf7_ebx = b;
+        if (a >= 1) { /* subleaves */
+            __cpuid_count(7, 1, a, b, c, d);
+            state->leaf7_1_eax = a;
+        }
     }
     if (state->leaf1_ecx & OSXSAVE) { /* xgetbv would trap without it */
         uint32_t low, high;

@@ -58,6 +58,114 @@ static ALWAYS_INLINE void v_store_part(float *p, int n, vf v)
     _mm256_maskstore_ps(p, v_first(n), v);
 }
 
+static ALWAYS_INLINE vf v_load_f16(const void *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128(p));
+}
+
+static ALWAYS_INLINE vf v_load_bf16(const void *p)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(p)), 16));
+}
+
+static ALWAYS_INLINE vf v_load_i8(const void *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p)));
+}
+
+static ALWAYS_INLINE vf v_load_u4(const void *p, const bool high)
+{
+    const __m256i byte = _mm256_cvtepu8_epi32(_mm_loadl_epi64(p));
+    const __m256i half = high ? _mm256_srli_epi32(byte, 4) : _mm256_and_si256(byte, _mm256_set1_epi32(15));
+    return _mm256_cvtepi32_ps(_mm256_sub_epi32(half, _mm256_set1_epi32(8)));
+}
+
+static ALWAYS_INLINE vf v_set1_f16(const void *p)
+{
+    uint16_t half;
+    memcpy(&half, p, sizeof half);
+    return _mm256_set1_ps(_cvtsh_ss(half));
+}
+
+static ALWAYS_INLINE vf v_scaled_u4(vf scale, const void *p, const bool high)
+{
+    return _mm256_mul_ps(scale, v_load_u4(p, high));
+}
+
+static ALWAYS_INLINE void v_halves_f16(vf x, vf r[2])
+{
+    const __m256i apart = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, 0, 1, 4, 5, 8, 9, 12,
+                                           13, 2, 3, 6, 7, 10, 11, 14, 15);
+    const __m256i h = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(_mm256_castps_si256(x), apart), 0xd8);
+    r[0] = _mm256_cvtph_ps(_mm256_castsi256_si128(h));
+    r[1] = _mm256_cvtph_ps(_mm256_extracti128_si256(h, 1));
+}
+
+static ALWAYS_INLINE void v_halves_bf16(vf x, vf r[2])
+{
+    r[0] = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x), 16));
+    r[1] = _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32((int)0xffff0000)));
+}
+
+/* Rows i and 4 + i side by side, so that the lanes come out in order. */
+static ALWAYS_INLINE __m256i v_words_of(const char *p, int64_t stride)
+{
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const void *)p)),
+                                   _mm_loadu_si128((const void *)(p + 4 * stride)), 1);
+}
+
+static ALWAYS_INLINE void v_words(const char *p, int64_t stride, vf r[4])
+{
+    const __m256i x = v_words_of(p, stride), y = v_words_of(p + stride, stride);
+    const __m256i z = v_words_of(p + 2 * stride, stride), w = v_words_of(p + 3 * stride, stride);
+    const __m256i a = _mm256_unpacklo_epi32(x, y), b = _mm256_unpackhi_epi32(x, y);
+    const __m256i c = _mm256_unpacklo_epi32(z, w), d = _mm256_unpackhi_epi32(z, w);
+    r[0] = _mm256_castsi256_ps(_mm256_unpacklo_epi64(a, c));
+    r[1] = _mm256_castsi256_ps(_mm256_unpackhi_epi64(a, c));
+    r[2] = _mm256_castsi256_ps(_mm256_unpacklo_epi64(b, d));
+    r[3] = _mm256_castsi256_ps(_mm256_unpackhi_epi64(b, d));
+}
+
+/* To the upper end and back, which extends the sign. */
+static ALWAYS_INLINE vf v_word_i8(vf x, const int u)
+{
+    const __m256i bits = _mm256_castps_si256(x);
+    return _mm256_cvtepi32_ps(_mm256_srai_epi32(u < 3 ? _mm256_slli_epi32(bits, 24 - 8 * u) : bits, 24));
+}
+
+/* The half becomes the fraction of a float 2^(23 - at) + half: exact, and no conversion. */
+static ALWAYS_INLINE vf v_word_u4(vf x, const int u, const bool high)
+{
+    const __m256i bits = _mm256_castps_si256(x);
+    const int bit = 8 * u + (high ? 4 : 0), at = bit <= 16 ? bit : bit - 12;
+    const __m256i half = _mm256_and_si256(bit <= 16 ? bits : _mm256_srli_epi32(bits, 12), _mm256_set1_epi32(15 << at));
+    return _mm256_sub_ps(_mm256_castsi256_ps(_mm256_or_si256(half, _mm256_set1_epi32((150 - at) << 23))),
+                         _mm256_set1_ps((float)((1 << (23 - at)) + 8)));
+}
+
+static ALWAYS_INLINE void v_store_f16(void *p, vf v)
+{
+    _mm_storeu_si128(p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+static ALWAYS_INLINE void v_store_bf16(void *p, vf v)
+{
+    const __m256i bits = _mm256_castps_si256(v), upper = _mm256_srli_epi32(bits, 16);
+    const __m256i odd = _mm256_and_si256(upper, _mm256_set1_epi32(1));
+    const __m256i near =
+        _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd), 16);
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    const __m256i h = _mm256_blendv_epi8(near, _mm256_or_si256(upper, _mm256_set1_epi32(0x40)), nan);
+    _mm_storeu_si128(p, _mm_packus_epi32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1)));
+}
+
+static ALWAYS_INLINE void v_store_bytes(void *p, vf v)
+{
+    const __m256i byte = _mm256_and_si256(_mm256_cvttps_epi32(v), _mm256_set1_epi32(255));
+    const __m128i pair = _mm_packus_epi32(_mm256_castsi256_si128(byte), _mm256_extracti128_si256(byte, 1));
+    _mm_storel_epi64(p, _mm_packus_epi16(pair, pair));
+}
+
 static ALWAYS_INLINE vf v_keep(vf v, int n, float fill)
 {
     return _mm256_blendv_ps(_mm256_set1_ps(fill), v, _mm256_castsi256_ps(v_first(n)));
@@ -88,10 +196,20 @@ static ALWAYS_INLINE vf v_fma(vf a, vf b, vf c)
     return _mm256_fmadd_ps(a, b, c);
 }
 
-/* vmaxps gives its second operand where one is NaN, so `best` survives. */
+/* vmaxps and vminps give their second operand where one is NaN, so `best` survives. */
 static ALWAYS_INLINE vf v_max(vf x, vf best)
 {
     return _mm256_max_ps(x, best);
+}
+
+static ALWAYS_INLINE vf v_min(vf x, vf best)
+{
+    return _mm256_min_ps(x, best);
+}
+
+static ALWAYS_INLINE vf v_trunc(vf v)
+{
+    return _mm256_round_ps(v, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
 }
 
 static ALWAYS_INLINE vf v_rint(vf v)
@@ -142,6 +260,84 @@ static ALWAYS_INLINE vf a_fma(va a, int lane, vf b, vf c)
 {
     (void)lane;
     return _mm256_fmadd_ps(a, b, c);
+}
+
+static ALWAYS_INLINE vf a_fma_at(const float *p, vf b, vf c)
+{
+    return a_fma(a_load1(p), 0, b, c);
+}
+
+/* The upper halves of x, rounded. */
+static ALWAYS_INLINE __m256i v_bf16_bits(vf x)
+{
+    const __m256i bits = _mm256_castps_si256(x),
+                  odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i near = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    const __m256i number = _mm256_blendv_epi8(near, _mm256_or_si256(bits, _mm256_set1_epi32(0x400000)), nan);
+    const __m256i exponent = _mm256_and_si256(number, _mm256_set1_epi32(0x7f800000));
+    const __m256i tiny = _mm256_cmpeq_epi32(exponent, _mm256_setzero_si256());
+    return _mm256_andnot_si256(_mm256_and_si256(tiny, _mm256_set1_epi32(INT32_MAX)), number);
+}
+
+static ALWAYS_INLINE vf v_pair(vf x, vf y)
+{
+    return _mm256_castsi256_ps(_mm256_blend_epi16(_mm256_srli_epi32(v_bf16_bits(x), 16), v_bf16_bits(y), 0xaa));
+}
+
+static ALWAYS_INLINE void v_store_pairs(void *p, vf v)
+{
+    const __m256i h = _mm256_srli_epi32(v_bf16_bits(v), 16);
+    _mm_storeu_si128(p, _mm_packus_epi32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1)));
+}
+
+static ALWAYS_INLINE void v_store_weights(void *p, vf v)
+{
+    v_store_bf16(p, v);
+}
+
+static ALWAYS_INLINE vf v_first_of_pair(vf b)
+{
+    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(b), _mm256_set1_epi32(0xffff)));
+}
+
+#define V_DOT_EXACT 0
+
+static ALWAYS_INLINE vf v_low_none(void)
+{
+    return _mm256_castsi256_ps(_mm256_set1_epi32(-1));
+}
+
+/* `low` keeps the least magnitude, minus 1, so that a 0 counts as large. */
+static ALWAYS_INLINE vf v_low_note(vf low, vf x)
+{
+    const __m256i magnitude = _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(INT32_MAX));
+    const __m256i rank = _mm256_add_epi32(magnitude, _mm256_set1_epi32(-1));
+    return _mm256_castsi256_ps(_mm256_min_epu32(_mm256_castps_si256(low), rank));
+}
+
+static ALWAYS_INLINE bool v_low_any(vf low)
+{
+    const __m256i least = _mm256_set1_epi32(0x00800000 - 1), bits = _mm256_castps_si256(low);
+    return !_mm256_testz_si256(_mm256_cmpeq_epi32(_mm256_min_epu32(bits, least), bits), _mm256_set1_epi32(-1));
+}
+
+static ALWAYS_INLINE vf v_upper(vf pair)
+{
+    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(pair), _mm256_set1_epi32(-0x10000)));
+}
+
+static ALWAYS_INLINE vf v_lower(vf pair)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pair), 16));
+}
+
+static ALWAYS_INLINE vf a_dot(va a, int lane, vf b, vf c, vf *low)
+{
+    (void)lane;
+    const vf t = _mm256_fmadd_ps(v_upper(a), v_upper(b), c), s = _mm256_fmadd_ps(v_lower(a), v_lower(b), t);
+    *low = v_low_note(v_low_note(*low, t), s);
+    return s;
 }
 
 /* 8 x 8: pairs, then quads within 128-bit lanes, then the lanes. */

@@ -5,7 +5,8 @@
     hotloops.py --objdump OBJDUMP --tier FILE.c --compile CC ARG ...    compiles FILE.c with CC first
     hotloops.py --objdump OBJDUMP --self-test CC ARG ...           a loop with a store must be found, one without not
 
-The hot functions are scores_v<N> and fold_v<N> of src/engine/block.h, N being the tier's TILE_VECS: one inlined kernel
+The hot functions are scores_v<N> and fold_v<N> of src/engine/block.h, N being the tier's TILE_VECS, or pair_scores_v<N>
+and pair_fold_v<N> of a tier that does nothing else (where pairs are emulated, they spill): one inlined kernel
 for each number of rows. An innermost loop is a cycle of the control flow without a smaller one in it; it is hot if it
 holds an fma. The largest kernel has TILE_ROWS * N fma per k: a loop with exactly that number (NEON by lane takes four k
 at a time), or a multiple of it where the compiler unrolled, must be there.
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 
-FMA = re.compile(r'^(vf(n?m)(add|sub)\d+ps|fml[as]|fn?m(add|sub))$')
+FMA = re.compile(r'^(vf(n?m)(add|sub)\d+ps|vdpbf16ps|fml[as]|fn?m(add|sub))$')
 # Instructions whose last operand may be memory without being written (AT&T order: the destination is last).
 READS_ONLY = re.compile(r'^(cmp|test|bt[bwlq]?$|prefetch|nop|ud[012]|v?u?comis|vptest|vtestp|j|data16|cs|clflush)')
 
@@ -145,8 +146,9 @@ def is_arm(functions):
 def check(functions, vecs, rows, verbose=False):
     """What is wrong, as a list of lines."""
     arm, wrong = is_arm(functions), []
+    own = '' if any(f.startswith('scores_v') for f in functions) else 'pair_'  # a tier of math mode BF16 alone
     for use in ('scores', 'fold'):
-        name = '%s_v%d' % (use, vecs)
+        name = '%s%s_v%d' % (own, use, vecs)
         names = [f for f in functions if f == name or f.startswith(name + '.')]
         if not names:
             wrong.append('%s: no such function' % name)

@@ -133,6 +133,19 @@ static tril_tensor tensor(const void *data, int64_t heads)
     return (tril_tensor){.data = data, .bytes = TOKENS * heads * row, .token_stride = heads * row, .head_stride = row};
 }
 
+/* Every dtype, there and back; how many of them did not work. */
+static int conversions(void)
+{
+    enum { N = KV_HEADS * 32 }; /* within a token of k */
+    float scale = 0.0f;
+    int wrong = 0;
+    for (int type = 0; type < TRIL_DTYPE_COUNT; type++) {
+        wrong += tril_convert(out, (tril_dtype)type, &scale, k, TRIL_F32, NULL, N) != TRIL_OK;
+        wrong += tril_convert(k, TRIL_F32, NULL, out, (tril_dtype)type, &scale, N) != TRIL_OK;
+    }
+    return wrong;
+}
+
 /* Every public function once; how many of them did not do what they should. */
 static int every_call(const char *isa, int64_t queries)
 {
@@ -175,7 +188,7 @@ static int every_call(const char *isa, int64_t queries)
     wrong += tril_status_text(TRIL_ERR_SHAPE) == NULL || tril_version() != TRIL_VERSION;
     wrong += tril_merge(NULL, 1, 0, 1, 0, NULL, 0, NULL, NULL) != TRIL_ERR_NULL;
     wrong += tril_append(NULL, 0, NULL, 0, 0, 1, 1) != TRIL_ERR_NULL;
-    wrong += tril_convert(NULL, TRIL_F32, NULL, TRIL_F32, 0) != TRIL_ERR_UNSUPPORTED;
+    wrong += conversions();
     wrong += tril_force_isa("none") != TRIL_ERR_UNSUPPORTED;
     wrong += tril_force_isa(NULL) != TRIL_OK;
     return wrong;

@@ -42,23 +42,25 @@ __attribute__((constructor(101))) static void before_the_library(void)
 /* The predicate again, from the vendors' manuals: the bits that a tier needs, by number. */
 enum { FMA = 12, OSXSAVE = 27, AVX = 28, F16C = 29 };                                   /* leaf 1, ecx */
 enum { AVX2 = 5, AVX512F = 16, AVX512DQ = 17, AVX512BW = 30, AVX512VL = 31 };           /* leaf 7, ebx */
+enum { AVX512_BF16 = 5 };                                                               /* leaf 7.1, eax */
 enum { XMM_STATE = 1, YMM_STATE = 2, OPMASK = 5, ZMM_UPPER_HALVES = 6, ZMM_16_31 = 7 }; /* xcr0 */
 static const int leaf1_bits[] = {FMA, OSXSAVE, AVX, F16C};
 static const int leaf7_bits[] = {AVX2, AVX512F, AVX512DQ, AVX512BW, AVX512VL};
 static const int xcr0_bits[] = {XMM_STATE, YMM_STATE, OPMASK, ZMM_UPPER_HALVES, ZMM_16_31};
 #define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
-enum { MACHINES = 1 << 14 };
+enum { MACHINES = 1 << 15 };
 
 /* Machine number `n`: bit i of it switches the i-th of the bits above; all others as in `rest`. */
 static struct tril_x86_state machine(int n, uint32_t max_leaf, uint64_t rest)
 {
-    struct tril_x86_state x = {max_leaf, (uint32_t)rest, (uint32_t)rest, rest};
+    struct tril_x86_state x = {max_leaf, (uint32_t)rest, (uint32_t)rest, (uint32_t)rest, rest};
     for (int i = 0; i < COUNT(leaf1_bits); i++, n >>= 1)
         x.leaf1_ecx = (x.leaf1_ecx & ~(1u << leaf1_bits[i])) | (uint32_t)(n & 1) << leaf1_bits[i];
     for (int i = 0; i < COUNT(leaf7_bits); i++, n >>= 1)
         x.leaf7_ebx = (x.leaf7_ebx & ~(1u << leaf7_bits[i])) | (uint32_t)(n & 1) << leaf7_bits[i];
     for (int i = 0; i < COUNT(xcr0_bits); i++, n >>= 1)
         x.xcr0 = (x.xcr0 & ~(UINT64_C(1) << xcr0_bits[i])) | (uint64_t)(n & 1) << xcr0_bits[i];
+    x.leaf7_1_eax = (x.leaf7_1_eax & ~(1u << AVX512_BF16)) | (uint32_t)(n & 1) << AVX512_BF16;
     return x;
 }
 
@@ -79,14 +81,15 @@ static uint32_t features_by_the_book(const struct tril_x86_state *x)
 #ifdef __APPLE__
     avx512 = 0;
 #endif
-    return (avx2 ? TRIL_CPU_AVX2 : 0) | (avx512 ? TRIL_CPU_AVX512 : 0);
+    return (avx2 ? TRIL_CPU_AVX2 : 0) | (avx512 ? TRIL_CPU_AVX512 : 0) |
+           (avx512 && has(x->leaf7_1_eax, AVX512_BF16) ? TRIL_CPU_AVX512_BF16 : 0);
 }
 
 START_TEST(every_x86_machine)
 {
     static const uint32_t leaves[] = {0, 1, 2, 6, 7, 8, 13, 0x20, 0xffffffff};
     static const uint64_t rest[] = {0, ~UINT64_C(0)};
-    int count[4] = {0};
+    int count[16] = {0};
     for (int r = 0; r < COUNT(rest); r++) {
         for (int l = 0; l < COUNT(leaves); l++) {
             for (int n = 0; n < MACHINES; n++) {
@@ -94,7 +97,7 @@ START_TEST(every_x86_machine)
                 const uint32_t is = tril_x86_features(&x), wanted = features_by_the_book(&x);
                 ck_assert_msg(is == wanted, "max leaf %u, leaf 1 ecx %08x, leaf 7 ebx %08x, xcr0 %llx: %u, not %u",
                               x.max_leaf, x.leaf1_ecx, x.leaf7_ebx, (unsigned long long)x.xcr0, is, wanted);
-                count[is & 3]++;
+                count[is & 15]++;
             }
         }
     }
@@ -103,6 +106,7 @@ START_TEST(every_x86_machine)
     ck_assert_int_eq(count[TRIL_CPU_AVX512], 0); /* never without AVX2 */
 #ifndef __APPLE__
     ck_assert_int_gt(count[TRIL_CPU_AVX2 | TRIL_CPU_AVX512], 0);
+    ck_assert_int_gt(count[TRIL_CPU_AVX2 | TRIL_CPU_AVX512 | TRIL_CPU_AVX512_BF16], 0);
 #endif
 }
 END_TEST
@@ -115,21 +119,21 @@ START_TEST(known_x86_machines)
         struct tril_x86_state state;
         uint32_t features;
     } known[] = {
-        {"Nehalem", {11, 0x0098e3bd, 0, 0}, 0},
-        {"Sandy Bridge", {13, 0x1fbae3ff, 0, 7}, 0},
-        {"Ivy Bridge", {13, 0x7fbae3ff, 0x281, 7}, 0},
-        {"Haswell", {13, 0x7ffafbff, 0x27ab, 7}, TRIL_CPU_AVX2},
-        {"Haswell, OS without XSAVE", {13, 0x77fafbff, 0x27ab, 0}, 0},
-        {"Haswell, OS saves xmm only", {13, 0x7ffafbff, 0x27ab, 3}, 0},
-        {"Skylake server", {22, 0x7ffefbff, 0xd39ffffb, 0xe7}, TRIL_CPU_AVX2 | TRIL_CPU_AVX512},
-        {"Skylake server, OS saves ymm only", {22, 0x7ffefbff, 0xd39ffffb, 7}, TRIL_CPU_AVX2},
-        {"Knights Landing", {13, 0x7ff8f3bf, 0x1c0d23ab, 0xe7}, TRIL_CPU_AVX2}, /* F, CD, ER, PF only */
-        {"Zen 4", {16, 0x7ef8320b, 0xf1bf97a9, 0xe7}, TRIL_CPU_AVX2 | TRIL_CPU_AVX512},
+        {"Nehalem", {11, 0x0098e3bd, 0, 0, 0}, 0},
+        {"Sandy Bridge", {13, 0x1fbae3ff, 0, 0, 7}, 0},
+        {"Ivy Bridge", {13, 0x7fbae3ff, 0x281, 0, 7}, 0},
+        {"Haswell", {13, 0x7ffafbff, 0x27ab, 0, 7}, TRIL_CPU_AVX2},
+        {"Haswell, OS without XSAVE", {13, 0x77fafbff, 0x27ab, 0, 0}, 0},
+        {"Haswell, OS saves xmm only", {13, 0x7ffafbff, 0x27ab, 0, 3}, 0},
+        {"Skylake server", {22, 0x7ffefbff, 0xd39ffffb, 0, 0xe7}, TRIL_CPU_AVX2 | TRIL_CPU_AVX512},
+        {"Skylake server, OS saves ymm only", {22, 0x7ffefbff, 0xd39ffffb, 0, 7}, TRIL_CPU_AVX2},
+        {"Knights Landing", {13, 0x7ff8f3bf, 0x1c0d23ab, 0, 0xe7}, TRIL_CPU_AVX2}, /* F, CD, ER, PF only */
+        {"Zen 4", {16, 0x7ef8320b, 0xf1bf97a9, 0x20, 0xe7}, TRIL_CPU_AVX2 | TRIL_CPU_AVX512 | TRIL_CPU_AVX512_BF16},
     };
     for (int i = 0; i < COUNT(known); i++) {
         uint32_t wanted = known[i].features;
 #ifdef __APPLE__
-        wanted &= ~TRIL_CPU_AVX512;
+        wanted &= ~(TRIL_CPU_AVX512 | TRIL_CPU_AVX512_BF16);
 #endif
         ck_assert_msg(tril_x86_features(&known[i].state) == wanted, "%s", known[i].name);
     }
@@ -187,7 +191,7 @@ START_TEST(every_choice)
         names[n_names++] = unknown[i];
     for (int i = 0; i < tril_tier_count; i++)
         names[n_names++] = tril_tiers[i].kernels->name;
-    for (uint32_t features = 0; features < 8; features++) {
+    for (uint32_t features = 0; features < 16; features++) {
         for (int c = 0; c < n_names; c++) {
             const int top = index_of(names[c]);
             const struct tril_kernels *wanted = NULL;
@@ -214,7 +218,7 @@ static const char *expected_without_ceiling(void)
     if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
         !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl"))
         return "avx2";
-    return "avx512";
+    return __builtin_cpu_supports("avx512bf16") ? "avx512bf16" : "avx512";
 #elif defined(__aarch64__)
     return "neon";
 #else
@@ -253,7 +257,8 @@ END_TEST
 
 START_TEST(force)
 {
-    static const char *const others[] = {"", "avx", "AVX2", "sse2", "avx2", "avx512", "neon", "sve", "rvv"};
+    static const char *const others[] = {"",       "avx",        "AVX2", "sse2", "avx2",
+                                         "avx512", "avx512bf16", "neon", "sve",  "rvv"};
     for (int round = 0; round < 2; round++) {
         for (int i = 0; i < tril_tier_count; i++) {
             int usable;
