@@ -17,6 +17,7 @@
 #include "progress.h"
 #include "random.h"
 #include "reference.h"
+#include "tiers.h"
 #include "tool.h"
 
 #ifdef TRIL_HAVE_OPENBLAS
@@ -95,7 +96,8 @@ static double layer_error(const struct layer *l)
             reference_row(&r, &call, &seq, i, h, 1); /* for the bound; the reference itself is the file's */
             for (int64_t d = 0; d < dim; d++) {
                 const int64_t at = (i * heads + h) * dim + d;
-                worst = fmax(worst, reference_error(out[at], l->reference.f64[at], r.magnitude[d], r.factor));
+                worst =
+                    fmax(worst, reference_error(out[at], TRIL_F32, l->reference.f64[at], r.factor * r.magnitude[d]));
             }
         }
     }
@@ -129,7 +131,8 @@ static int real_input(const char *data, const char *out)
     if (access(data, R_OK) != 0) die("--data %s: %s; give the directory data of tril's source", data, strerror(errno));
     for (int i = 0; i < 2; i++)
         layer_read(&layers[i], data, numbers[i]);
-    printf("Real activations, tier %s, against float64; the bound is 2^-24 A (48 + 2 S + n/8192)\n", tril_isa());
+    printf("Real activations, tier %s, against float64; the bound is 2^-24 A (48 + 2 S + n/8192)\n",
+           tier_serving(tril_isa(), TRIL_MATH_F32));
     for (int i = 0; i < 2; i++) {
         const struct layer *l = &layers[i];
         const double error = layer_error(l);
@@ -276,7 +279,7 @@ static void measure(struct contender *const *c, int n, int wanted, double second
     static double values[2][GATE_ROUNDS];
     struct gate_contender g[GATE_CONTENDERS] = {{0}};
     for (int i = 0; i < n; i++)
-        g[i] = (struct gate_contender){show_turn, run, c[i]};
+        g[i] = (struct gate_contender){show_turn, run, c[i], PROBE_F32};
     if (n == 0) return;
     gate_measure(&gate, g, n, wanted, seconds_at_most);
     const bool quiet = gate.counted > 0;
@@ -328,8 +331,9 @@ static void large_layer(void)
     printf("\nA layer of an 8-billion-parameter model: %d query heads over %d K/V heads of %d, %d tokens: %.1f GFLOP\n",
            Q_HEADS, KV_HEADS, DIM, TOKENS, 1e-9 * flops(Q_HEADS, TOKENS));
     for (int i = 0; tril_isa_list(i, &usable) != NULL && n < MOST_TIERS; i++) {
-        if (!usable) continue;
-        all[n] = (struct contender){.big = &big, .name = tril_isa_list(i, NULL), .tier = tril_isa_list(i, NULL)};
+        const char *tier = tril_isa_list(i, NULL);
+        if (!usable || !tier_serves(tier, TRIL_MATH_F32)) continue;
+        all[n] = (struct contender){.big = &big, .name = tier, .tier = tier};
         fit(&all[n++]);
     }
 #ifdef TRIL_HAVE_OPENBLAS
@@ -348,7 +352,7 @@ static void large_layer(void)
     tril_force_isa(NULL);
     printf("one thread; the peak is this core's FMA probe on %s units, %.1f GFLOP/s at best; flops are the lower\n"
            "triangle's alone; medians\n\n",
-           probe_name(), gate_best_probe());
+           probe_name(PROBE_F32), gate_best_probe(PROBE_F32));
     print_table(all, n);
 #ifdef TRIL_HAVE_OPENBLAS
     printf("OpenBLAS: row blocks of 128 by sgemm with its %s kernels, a vectorised softmax between\n", baseline_core());

@@ -5,6 +5,7 @@
 
 #include "machine.h"
 #include "options.h"
+#include "tiers.h"
 #include "tool.h"
 #include "tril.h"
 
@@ -30,8 +31,8 @@
 
 static const char help[] = "usage: tril info\n\n"
                            "Prints the processor, the features and the state of the operating system that the tiers\n"
-                           "(instruction sets) ask for, the tiers of this build, the one in use and why, the caches,\n"
-                           "the version and the compiler.\n\n"
+                           "(instruction sets) ask for, the tiers of this build, the one in use and why, by which\n"
+                           "means it multiplies in each math mode, the caches, the version and the compiler.\n\n"
                            "  -h, --help   this text\n";
 
 static void line(const char *what, const char *text)
@@ -59,6 +60,15 @@ static void print_reason(void)
         printf("the best usable tier; the ceiling TRIL_ISA=%s changes nothing\n", ceiling);
 }
 
+/* How calls of a math mode are served; `by` names the instruction, for who has it. */
+static void print_math(const char *what, tril_math math, const char *by)
+{
+    const char *serving = tier_serving(tril_isa(), math);
+    const bool self = tier_serves(tril_isa(), math), portable = strcmp(serving, tril_isa_list(0, NULL)) == 0;
+    const char *how = tier_by_instruction(tril_isa(), math) ? by : portable ? "in portable C" : "emulated";
+    printf("%-10s %s%s%s\n", what, how, self ? "" : ", left to the tier ", self ? "" : serving);
+}
+
 int cmd_info(int argc, char **argv)
 {
     static const struct option longs[] = {{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
@@ -82,8 +92,10 @@ int cmd_info(int argc, char **argv)
 
     int usable;
     for (int i = 0; tril_isa_list(i, &usable) != NULL; i++)
-        printf("%-10s %-8s %s\n", i == 0 ? "tiers" : "", tril_isa_list(i, NULL),
+        printf("%-10s %-10s %s\n", i == 0 ? "tiers" : "", tril_isa_list(i, NULL),
                usable ? "usable" : "built, but this machine cannot run it");
     print_reason();
+    print_math("math F32", TRIL_MATH_F32, "by the fma instruction");
+    print_math("math BF16", TRIL_MATH_BF16, "by an instruction for pairs of bf16");
     return DONE;
 }

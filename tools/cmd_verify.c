@@ -1,12 +1,14 @@
 /* tril verify: every tier of this machine against the scalar oracle, bit for bit, and both against double, within the
  * bound of docs/contract.md.
  *
- * Every tier computes a case with K in rows, with K in panels that tril_append() has filled, and, if asked for, by a
- * team of threads, which has K in the one or the other. The oracle is the scalar tier with K in rows, on one thread.
+ * A case is computed in F32, in math mode BF16, and in one of the forms below, whose operands are of other types. Every
+ * tier computes it with K in rows, with K in panels that tril_append() has filled, with K and V in pages, and, if asked
+ * for, by a team of threads, which has K in the one or the other. The oracle is the scalar tier with K in rows, on one
+ * thread, and the reference takes what the stored values are worth.
  *
- * A case is a function of (seed, number) alone: its sizes, its kind of content, and a host's habits. Rows are padded,
- * the padding and the tokens past the last key are NaN, and outputs begin as a pattern, so that whatever is read or
- * written where it must not be shows up in the comparison. */
+ * A case is a function of (seed, number, form) alone: its sizes, its kind of content, and a host's habits. Rows are
+ * padded, the padding and the tokens past the last key are NaN, and outputs begin as a pattern, so that whatever is
+ * read or written where it must not be shows up in the comparison. */
 #include <inttypes.h>
 #include <math.h>
 #include <pthread.h>
@@ -21,25 +23,29 @@
 #include "progress.h"
 #include "random.h"
 #include "reference.h"
+#include "stored.h"
+#include "tiers.h"
 #include "tool.h"
 
 static const char help[] =
     "usage: tril verify [OPTION]...\n\n"
     "Runs every tier (instruction set) of this machine on random and adversarial input: attend, its row statistics, "
     "and\n"
-    "weights, dense and packed; with K in rows and in panels. Compares each bit with the scalar tier and each value "
-    "with\n"
-    "the definition in double; prints a table with the worst errors in units of their bounds. Exit status 1 where a "
-    "bit\n"
-    "differs or a bound is exceeded.\n\n"
+    "weights, dense and packed; with K in rows and in panels, and in pages; in F32, in math mode BF16, and in one of "
+    "the other types in "
+    "turn.\n"
+    "Compares each bit with the scalar tier and each value with the definition in double; prints tables with the "
+    "worst\n"
+    "errors in units of their bounds. Exit status 1 where a bit differs or a bound is exceeded.\n\n"
     "  --seed S       repeats a run; without it the clock gives one, and it is printed\n"
     "  --cases N      how many; default 200\n"
     "  --first N      the number of the first case; default 0\n"
     "  --isa TIER     this tier alone\n"
+    "  --data DIR     real activations as well, in every type: the directory data of tril's source\n"
     "  --threads N    each case also by a team of N threads, at most 256; default 1: no team\n"
     "  -h, --help     this text\n";
 
-enum { SEED = 256, CASES, FIRST, ISA, THREADS };
+enum { SEED = 256, CASES, FIRST, ISA, THREADS, DATA };
 
 enum kind { USUAL, PEAKED, HUGE_LOGITS, TIES, FLAT, MINUS_INFINITE, INFINITE, WITH_NAN, SUBNORMAL, CANCELLING, KINDS };
 
@@ -48,8 +54,22 @@ static const char *const kind_names[KINDS] = {
     "infinite", "NaN somewhere", "subnormal numbers", "cancelling",
 };
 
-enum { PAD = 3, BEYOND = 2 }; /* floats between rows, tokens past the last key */
-enum { MOST_THREADS = 256 };
+/* How operands are stored, and their result. */
+static const struct form {
+    tril_dtype k, v, q, out;
+} forms[] = {
+    {TRIL_F32, TRIL_F32, TRIL_F32, TRIL_F32},   {TRIL_F16, TRIL_F16, TRIL_F32, TRIL_F32},
+    {TRIL_BF16, TRIL_BF16, TRIL_F32, TRIL_F32}, {TRIL_I8, TRIL_I8, TRIL_F32, TRIL_F32},
+    {TRIL_Q8_0, TRIL_Q8_0, TRIL_F32, TRIL_F32}, {TRIL_Q4_0, TRIL_Q4_0, TRIL_F32, TRIL_F32},
+    {TRIL_F32, TRIL_F32, TRIL_F16, TRIL_F16},   {TRIL_F32, TRIL_F32, TRIL_BF16, TRIL_BF16},
+    {TRIL_F16, TRIL_F16, TRIL_F16, TRIL_F16},   {TRIL_BF16, TRIL_BF16, TRIL_BF16, TRIL_BF16},
+    {TRIL_Q8_0, TRIL_Q4_0, TRIL_F32, TRIL_F16}, {TRIL_F16, TRIL_Q8_0, TRIL_F16, TRIL_F32},
+    {TRIL_I8, TRIL_F32, TRIL_BF16, TRIL_BF16},  {TRIL_Q4_0, TRIL_I8, TRIL_F16, TRIL_BF16},
+};
+enum { IN_F32, FORMS = sizeof forms / sizeof forms[0] };
+
+enum { PAD = 3, BEYOND = 2 }; /* elements between rows, tokens past the last key */
+enum { MOST_THREADS = 256, MOST_TIERS = 16 };
 
 struct sizes {
     enum kind kind;
@@ -58,14 +78,20 @@ struct sizes {
 
 struct case_data {
     struct sizes n;
-    float *q, *k, *v;
-    tril_attention call;
+    const struct form *form;
+    bool real;        /* activations: both bounds for every output */
+    float *q, *k, *v; /* [token][head][dim] */
+    struct shape q_shape, k_shape, v_shape;
+    struct stored stored_q, stored_k, stored_v; /* the same as the call has them */
+    struct stored worth_q, worth_k, worth_v;    /* and as floats again */
+    tril_attention call, in_floats;
     tril_seq seq;
+    struct book book;
 };
 
 /* What a call wrote, all of it, the padding included. */
 struct result {
-    float *out, *max, *sum, *dense, *packed;
+    float *out, *max, *sum, *dense, *packed; /* out as floats, whatever it is stored as */
     size_t out_n, statistics_n, dense_n, packed_n;
 };
 
@@ -76,14 +102,21 @@ struct errors {
 };
 
 /* The ways to compute a case. */
-enum way { ROWS, PANELS, TEAM, WAYS };
-static const char *const way_names[WAYS] = {"", " with K in panels", " by the team"};
+enum way { ROWS, PANELS, PAGES, TEAM, WAYS };
+static const char *const way_names[WAYS] = {"", " with K in panels", " in pages", " by the team"};
+
+/* What came out of one way on one tier, or, of several tiers, the worst. */
+struct verdict {
+    const char *differs, *tier; /* the first difference, or null */
+    struct errors errors;
+};
 
 struct score {
     int64_t cases, within, equal[WAYS];
     struct errors worst;
+    bool by_wide;        /* within the bound is within the wide one */
     int64_t first_wrong; /* -1: none */
-    const char *what;
+    struct verdict verdict;
     enum way how;
 };
 
@@ -116,71 +149,114 @@ static struct sizes choose_sizes(struct random *r)
     return n;
 }
 
-static float element(struct random *r, enum kind kind, char operand)
+/* Types whose numbers, or scales, are F16: what is large or small for them. */
+static bool is_narrow(tril_dtype type)
 {
-    const float x = random_normal(r);
+    return type == TRIL_F16 || type == TRIL_Q8_0 || type == TRIL_Q4_0;
+}
+
+static bool in_blocks(tril_dtype type)
+{
+    return type == TRIL_Q8_0 || type == TRIL_Q4_0;
+}
+
+/* Types that have infinities and NaN of their own. */
+static bool is_float(tril_dtype type)
+{
+    return type <= TRIL_BF16;
+}
+
+static float element(struct random *r, enum kind kind, char operand, tril_dtype type)
+{
+    const float x = random_normal(r), large = is_narrow(type) ? 1e4f : 1e6f;
     switch (kind) {
     case PEAKED: return operand == 'v' ? x : 3 * x;
-    case HUGE_LOGITS: return operand == 'v' ? x : 2e4f * x;
+    case HUGE_LOGITS: return operand == 'v' ? x : (is_narrow(type) ? 1e4f : 2e4f) * x;
     case TIES: return (float)(random_below(r, 3) - 1);
     case FLAT: return operand == 'q' ? 0 : x;
-    case SUBNORMAL: return x * (operand == 'v' ? 1e-39f : 1e-20f);
-    case CANCELLING: return operand == 'v' ? (random_below(r, 2) ? 1e6f : -1e6f) + x : 10 * x;
+    case SUBNORMAL: return x * (is_narrow(type) ? 1e-5f : operand == 'v' ? 1e-39f : 1e-20f);
+    case CANCELLING: return operand == 'v' ? (random_below(r, 2) ? large : -large) + x : 10 * x;
     default: return x;
     }
 }
 
-/* rows of `dim` floats, `dim + PAD` apart; the padding and the rows from `filled` on are NaN. */
-static float *fill(struct random *r, enum kind kind, char operand, int64_t rows, int64_t filled, int dim)
+static float *fill(struct random *r, enum kind kind, char operand, struct shape shape, tril_dtype type)
 {
-    float *x = need((size_t)(rows * (dim + PAD)), sizeof(float));
-    for (int64_t i = 0; i < rows; i++) {
-        for (int d = 0; d < dim + PAD; d++)
-            x[i * (dim + PAD) + d] = i < filled && d < dim ? element(r, kind, operand) : NAN;
-    }
+    const int64_t n = shape.tokens * shape.heads * shape.dim;
+    float *x = need((size_t)n, sizeof(float));
+    for (int64_t i = 0; i < n; i++)
+        x[i] = element(r, kind, operand, type);
     return x;
 }
 
-/* The kinds that are a few single elements among usual ones. */
+/* The kinds that are a few single elements among usual ones, where the type has them. */
 static void spoil(struct case_data *c, struct random *r)
 {
-    const int q_row = c->n.qk_dim + PAD, v_row = c->n.v_dim + PAD;
+    const bool k_floats = is_float(c->form->k), v_floats = is_float(c->form->v);
+    const int q_row = c->n.qk_dim, v_row = c->n.v_dim;
     const int key_rows = c->n.keys * c->n.kv_heads, query_rows = c->n.queries * c->n.kv_heads * c->n.group;
     for (int i = 0; i < 1 + key_rows / 16; i++) {
         float *q = c->q + (int64_t)random_below(r, query_rows) * q_row + random_below(r, c->n.qk_dim);
         float *k = c->k + (int64_t)random_below(r, key_rows) * q_row;
         float *v = c->v + (int64_t)random_below(r, key_rows) * v_row + random_below(r, c->n.v_dim);
         const int which = random_below(r, 3);
-        if (c->n.kind == MINUS_INFINITE) *k = -INFINITY; /* where a query's first element is positive */
-        if (c->n.kind == INFINITE && which == 0) *v = INFINITY;
-        if (c->n.kind == INFINITE && which == 1) k[c->n.qk_dim - 1] = INFINITY;
-        if (c->n.kind == WITH_NAN && i < 2) *(which == 0 ? q : (which == 1 ? k : v)) = NAN;
+        if (c->n.kind == MINUS_INFINITE && k_floats) *k = -INFINITY; /* where a query's first element is positive */
+        if (c->n.kind == INFINITE && which == 0 && v_floats) *v = INFINITY;
+        if (c->n.kind == INFINITE && which == 1 && k_floats) k[c->n.qk_dim - 1] = INFINITY;
+        if (c->n.kind != WITH_NAN || i >= 2) continue;
+        if (which == 0) *q = NAN;
+        if (which == 1 && k_floats) *k = NAN;
+        if (which == 2 && v_floats) *v = NAN;
     }
     if (c->n.kind != MINUS_INFINITE) return;
     for (int i = 0; i < query_rows; i++)
         c->q[(int64_t)i * q_row] = fabsf(c->q[(int64_t)i * q_row]) + 0.01f;
-    if (random_below(r, 4) > 0) return;
+    if (random_below(r, 4) > 0 || !k_floats) return;
     for (int i = 0; i < key_rows; i++) /* nothing but -inf */
         c->k[(int64_t)i * q_row] = -INFINITY;
 }
 
-static tril_tensor padded(const float *x, int64_t tokens, int64_t heads, int dim)
+/* The same kinds in blocks: an F16 scale that is not finite. */
+static void spoil_scale(struct stored *x, enum kind kind, struct random *r)
 {
-    return tensor_of(x, tokens, heads, dim + PAD);
+    if (!in_blocks(x->x.dtype) || (kind != INFINITE && kind != WITH_NAN)) return;
+    const uint16_t bits = kind == INFINITE ? 0x7c00 : 0x7e00;
+    const int64_t token = random_below(r, (int)x->shape.tokens), head = random_below(r, (int)x->shape.heads);
+    memcpy(x->memory + token * x->x.token_stride + head * x->x.head_stride, &bits, sizeof bits);
 }
 
-static void case_make(struct case_data *c, uint64_t seed, int64_t number)
+/* Blocks of 16, 32, 48 or 256 tokens, two more than are needed, in any order. */
+static struct book book_make(struct random *r, int64_t keys)
 {
-    struct random r = {seed + (uint64_t)number * 0xd1342543de82ef95u};
-    random_bits(&r);
-    c->n = choose_sizes(&r);
+    static const int sizes[] = {16, 16, 32, 48, 256};
+    struct book book = {.block_tokens = pick(r, sizes, sizeof sizes / sizeof sizes[0])};
+    book.n_blocks = (keys + book.block_tokens - 1) / book.block_tokens + 2;
+    book.table = need((size_t)book.n_blocks, sizeof(int32_t));
+    for (int i = 0; i < (int)book.n_blocks; i++) {
+        const int j = random_below(r, i + 1);
+        book.table[i] = book.table[j];
+        book.table[j] = i;
+    }
+    return book;
+}
+
+/* The operands' floats become what the form says. */
+static void case_store(struct case_data *c, struct random *r)
+{
     const struct sizes *n = &c->n;
-    const int64_t q_rows = (int64_t)n->queries * n->kv_heads * n->group, key_rows = (int64_t)n->keys * n->kv_heads;
-    const int64_t all_keys = n->keys + BEYOND;
-    c->q = fill(&r, n->kind, 'q', q_rows, q_rows, n->qk_dim);
-    c->k = fill(&r, n->kind, 'k', all_keys * n->kv_heads, key_rows, n->qk_dim);
-    c->v = fill(&r, n->kind, 'v', all_keys * n->kv_heads, key_rows, n->v_dim);
-    spoil(c, &r);
+    const struct form *form = c->form;
+    const tril_tensor q = tensor_of(c->q, n->queries, n->group * n->kv_heads, n->qk_dim);
+    const tril_tensor k = tensor_of(c->k, n->keys, n->kv_heads, n->qk_dim);
+    const tril_tensor v = tensor_of(c->v, n->keys, n->kv_heads, n->v_dim);
+    c->stored_q = stored_rows(&q, c->q_shape, form->q, 0, PAD);
+    c->stored_k = stored_rows(&k, c->k_shape, form->k, BEYOND, PAD);
+    c->stored_v = stored_rows(&v, c->v_shape, form->v, BEYOND, PAD);
+    spoil_scale(&c->stored_k, n->kind, r);
+    spoil_scale(&c->stored_v, n->kind, r);
+    c->worth_q = stored_floats(&c->stored_q.x, c->q_shape);
+    c->worth_k = stored_floats(&c->stored_k.x, c->k_shape);
+    c->worth_v = stored_floats(&c->stored_v.x, c->v_shape);
+    c->book = book_make(r, n->keys);
     c->seq = (tril_seq){.q_len = n->queries, .kv_len = n->keys};
     c->call = (tril_attention){
         .struct_size = sizeof c->call,
@@ -188,17 +264,49 @@ static void case_make(struct case_data *c, uint64_t seed, int64_t number)
         .kv_heads = n->kv_heads,
         .qk_dim = n->qk_dim,
         .v_dim = n->v_dim,
-        .q = padded(c->q, n->queries, n->group * n->kv_heads, n->qk_dim),
-        .k = padded(c->k, all_keys, n->kv_heads, n->qk_dim),
-        .v = padded(c->v, all_keys, n->kv_heads, n->v_dim),
+        .q = c->stored_q.x,
+        .k = c->stored_k.x,
+        .v = c->stored_v.x,
         .seqs = &c->seq,
         .n_seqs = 1,
-        .scale = random_below(&r, 2) ? 0.0f : 0.25f,
     };
+    c->in_floats = c->call;
+    c->in_floats.q = c->worth_q.x;
+    c->in_floats.k = c->worth_k.x;
+    c->in_floats.v = c->worth_v.x;
+}
+
+static void case_shape(struct case_data *c)
+{
+    const struct sizes *n = &c->n;
+    c->q_shape = (struct shape){n->queries, n->group * n->kv_heads, n->qk_dim};
+    c->k_shape = (struct shape){n->keys, n->kv_heads, n->qk_dim};
+    c->v_shape = (struct shape){n->keys, n->kv_heads, n->v_dim};
+}
+
+static void case_make(struct case_data *c, uint64_t seed, int64_t number, int form)
+{
+    struct random r = {seed + (uint64_t)number * 0xd1342543de82ef95u};
+    random_bits(&r);
+    c->form = &forms[form];
+    c->n = choose_sizes(&r);
+    if (in_blocks(c->form->k)) c->n.qk_dim = (c->n.qk_dim + 31) / 32 * 32;
+    if (in_blocks(c->form->v)) c->n.v_dim = (c->n.v_dim + 31) / 32 * 32;
+    case_shape(c);
+    c->q = fill(&r, c->n.kind, 'q', c->q_shape, c->form->q);
+    c->k = fill(&r, c->n.kind, 'k', c->k_shape, c->form->k);
+    c->v = fill(&r, c->n.kind, 'v', c->v_shape, c->form->v);
+    spoil(c, &r);
+    case_store(c, &r);
+    c->call.scale = c->in_floats.scale = random_below(&r, 2) ? 0.0f : 0.25f;
 }
 
 static void case_free(struct case_data *c)
 {
+    struct stored *const all[] = {&c->stored_q, &c->stored_k, &c->stored_v, &c->worth_q, &c->worth_k, &c->worth_v};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        stored_free(all[i]);
+    free(c->book.table);
     free(c->q);
     free(c->k);
     free(c->v);
@@ -239,24 +347,6 @@ static void result_free(struct result *x)
     free(x->sum);
     free(x->dense);
     free(x->packed);
-}
-
-/* K as it is in the case, in panels. */
-static float *panels_of(const struct case_data *c, tril_tensor *to)
-{
-    enum { PANEL = 16 };
-    const int64_t heads = c->n.kv_heads, panels = (c->n.keys + PANEL - 1) / PANEL;
-    const int64_t head = (c->n.qk_dim + PAD) * PANEL, floats = panels * heads * head;
-    float *x = need((size_t)floats, sizeof(float));
-    for (int64_t i = 0; i < floats; i++)
-        x[i] = NAN;
-    *to = (tril_tensor){.data = x,
-                        .bytes = floats * (int64_t)sizeof(float),
-                        .token_stride = heads * head / PANEL * (int64_t)sizeof(float),
-                        .head_stride = head * (int64_t)sizeof(float),
-                        .layout = TRIL_PANELS};
-    expect_ok("verify", tril_append(to, 0, &c->call.k, 0, c->n.keys, c->n.kv_heads, c->n.qk_dim));
-    return x;
 }
 
 /* A call, by one thread or by several that each come to it. */
@@ -303,21 +393,80 @@ static void call_with(const struct shared *s)
     }
 }
 
+/* How a case is computed. */
+struct manner {
+    bool panels, pages;
+    int threads;
+};
+
+/* K and V as the manner has them, and what they take. */
+struct cache {
+    struct stored panels, paged_k, paged_v;
+    tril_seq seq;
+};
+
+static void cache_make(struct cache *cache, const struct case_data *c, const struct manner *how, tril_attention *call)
+{
+    const tril_tensor k = tensor_of(c->k, c->n.keys, c->n.kv_heads, c->n.qk_dim);
+    *cache = (struct cache){.seq = c->seq};
+    if (how->panels) {
+        cache->panels = stored_panels(&k, c->k_shape, c->form->k, PAD);
+        call->k = cache->panels.x;
+    }
+    if (!how->pages) return;
+    cache->paged_k = stored_pages(&call->k, c->k_shape, &c->book);
+    cache->paged_v = stored_pages(&call->v, c->v_shape, &c->book);
+    cache->seq.blocks = c->book.table;
+    call->k = cache->paged_k.x;
+    call->v = cache->paged_v.x;
+    call->block_tokens = c->book.block_tokens;
+    call->n_blocks = c->book.n_blocks;
+    call->seqs = &cache->seq;
+}
+
+static void cache_free(struct cache *cache)
+{
+    stored_free(&cache->panels);
+    stored_free(&cache->paged_k);
+    stored_free(&cache->paged_v);
+}
+
+/* Attends; the output of a 16-bit type is then made into floats, the padding too. */
+static void attend(struct shared *shared, tril_attention *call, const struct case_data *c, struct result *x)
+{
+    const tril_dtype type = c->form->out;
+    const bool half = type != TRIL_F32;
+    uint16_t *halves = half ? need(x->out_n, sizeof *halves) : NULL;
+    call->out = out_of(x->out, c->n.queries, call->q_heads, c->n.v_dim + PAD);
+    call->row_max = x->max;
+    call->row_sum = x->sum;
+    if (half) {
+        memset(halves, 0x5a, x->out_n * sizeof *halves);
+        call->out.data = halves;
+        call->out.dtype = type;
+        call->out.bytes /= 2;
+        call->out.token_stride /= 2;
+        call->out.head_stride /= 2;
+    }
+    call_with(shared);
+    if (half) expect_ok("verify", tril_convert(x->out, TRIL_F32, NULL, halves, type, NULL, (int64_t)x->out_n));
+    free(halves);
+    call->row_max = call->row_sum = NULL;
+}
+
 /* The case on the tier in use. */
-static struct result run(const struct case_data *c, bool in_panels, int threads)
+static struct result run(const struct case_data *c, const struct manner *how)
 {
     struct result x = result_new(&c->n);
     const int64_t heads = c->call.q_heads, row = (c->n.keys + PAD) * (int64_t)sizeof(float);
     tril_attention call = c->call;
-    float *panels = in_panels ? panels_of(c, &call.k) : NULL;
-    call.out = out_of(x.out, c->n.queries, heads, c->n.v_dim + PAD);
-    call.row_max = x.max;
-    call.row_sum = x.sum;
-    struct shared shared = {.call = &call, .threads = threads};
-    expect_ok("verify", tril_workspace(&call, threads, &shared.bytes));
+    struct cache cache;
+    cache_make(&cache, c, how, &call);
+    struct shared shared = {.call = &call, .threads = how->threads};
+    call.out.dtype = c->form->out;
+    expect_ok("verify", tril_workspace(&call, how->threads, &shared.bytes));
     shared.workspace = need(shared.bytes, 1); /* zeroed, and then used for all three calls */
-    call_with(&shared);
-    call.row_max = call.row_sum = NULL;
+    attend(&shared, &call, c, &x);
     const tril_weights_out dense = {.struct_size = sizeof dense,
                                     .data = x.dense,
                                     .bytes = (int64_t)(x.dense_n * sizeof(float)),
@@ -333,7 +482,7 @@ static struct result run(const struct case_data *c, bool in_panels, int threads)
     shared.to = &packed;
     call_with(&shared);
     free(shared.workspace);
-    free(panels);
+    cache_free(&cache);
     return x;
 }
 
@@ -363,21 +512,23 @@ static const char *difference(const struct result *a, const struct result *b)
 static struct errors errors_of(const struct case_data *c, const struct result *x)
 {
     const int heads = c->call.q_heads;
-    const bool large = c->n.kind == PEAKED || c->n.kind == HUGE_LOGITS || c->n.kind == CANCELLING;
+    const bool large =
+        c->call.math == TRIL_MATH_F32 && (c->n.kind == PEAKED || c->n.kind == HUGE_LOGITS || c->n.kind == CANCELLING);
     struct reference r = reference_new(c->n.keys, c->n.v_dim);
     struct errors worst = {0, 0};
     for (int64_t i = 0; i < c->n.queries; i++) {
         for (int h = 0; h < heads; h++) {
-            reference_row(&r, &c->call, &c->seq, i, h, 1);
+            reference_row(&r, &c->in_floats, &c->seq, i, h, 1);
             const float *out = x->out + (i * heads + h) * (c->n.v_dim + PAD);
             const float *a = x->dense + (h * (int64_t)c->n.queries + i) * (c->n.keys + PAD);
-            const bool wide = large || !r.usual;
-            const double factor = wide ? r.wide : r.factor;
-            double *output = wide ? &worst.wide : &worst.usual;
-            for (int d = 0; d < c->n.v_dim; d++)
-                *output = fmax(*output, reference_error(out[d], r.out[d], r.magnitude[d], factor));
+            const bool usual = !large && r.usual, wide = !usual || c->real;
+            for (int d = 0; d < c->n.v_dim; d++) {
+                const double bound = r.factor * r.magnitude[d], wide_bound = r.wide * r.magnitude[d];
+                if (usual) worst.usual = fmax(worst.usual, reference_error(out[d], c->form->out, r.out[d], bound));
+                if (wide) worst.wide = fmax(worst.wide, reference_error(out[d], c->form->out, r.out[d], wide_bound));
+            }
             for (int64_t j = 0; j < r.visible; j++)
-                worst.wide = fmax(worst.wide, reference_error(a[j], r.weights[j], r.weights[j], r.wide));
+                worst.wide = fmax(worst.wide, reference_error(a[j], TRIL_F32, r.weights[j], r.wide * r.weights[j]));
         }
     }
     reference_free(&r);
@@ -386,13 +537,11 @@ static struct errors errors_of(const struct case_data *c, const struct result *x
 
 /* --- the command -------------------------------------------------------------------------------------------------- */
 
-enum { MOST_TIERS = 16 };
-
 struct verify_options {
     uint64_t seed;
     int64_t cases, first;
     int threads;
-    const char *isa;
+    const char *isa, *data;
 };
 
 static struct verify_options parse(int argc, char **argv)
@@ -402,6 +551,7 @@ static struct verify_options parse(int argc, char **argv)
                                           {"first", required_argument, NULL, FIRST},
                                           {"isa", required_argument, NULL, ISA},
                                           {"threads", required_argument, NULL, THREADS},
+                                          {"data", required_argument, NULL, DATA},
                                           {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
     struct verify_options x = {
@@ -412,6 +562,7 @@ static struct verify_options parse(int argc, char **argv)
         case CASES: x.cases = integer_option("--cases", optarg, 1, 100000000); break;
         case FIRST: x.first = integer_option("--first", optarg, 0, INT32_MAX); break;
         case THREADS: x.threads = (int)integer_option("--threads", optarg, 1, MOST_THREADS); break;
+        case DATA: x.data = optarg; break;
         case ISA:
             isa_option(optarg);
             x.isa = optarg;
@@ -421,94 +572,304 @@ static struct verify_options parse(int argc, char **argv)
     return x;
 }
 
-/* One way of one case; the case counts once, as it is computed first. */
-static void judge(struct score *s, int64_t number, enum way way, const char *differs, struct errors errors)
+struct tiers {
+    const char *name[MOST_TIERS];
+    int n;
+};
+
+/* The worse of two, the first where both differ. */
+static struct verdict worse(struct verdict a, const struct verdict *b)
 {
-    const bool within = errors.usual <= 1 && errors.wide <= 1;
-    s->equal[way] += differs == NULL;
+    if (a.differs == NULL && b->differs != NULL) {
+        a.differs = b->differs;
+        a.tier = b->tier;
+    }
+    a.errors.usual = fmax(a.errors.usual, b->errors.usual);
+    a.errors.wide = fmax(a.errors.wide, b->errors.wide);
+    return a;
+}
+
+/* One way of one case; the case counts once, as it is computed first. */
+static void judge(struct score *s, int64_t number, enum way way, const struct verdict *v)
+{
+    const bool within = (v->errors.usual <= 1 || s->by_wide) && v->errors.wide <= 1;
+    s->equal[way] += v->differs == NULL;
     if (way == ROWS) {
         s->cases++;
         s->within += within;
     }
-    s->worst.usual = fmax(s->worst.usual, errors.usual);
-    s->worst.wide = fmax(s->worst.wide, errors.wide);
-    if ((differs != NULL || !within) && s->first_wrong < 0) {
+    s->worst.usual = fmax(s->worst.usual, v->errors.usual);
+    s->worst.wide = fmax(s->worst.wide, v->errors.wide);
+    if ((v->differs != NULL || !within) && s->first_wrong < 0) {
         s->first_wrong = number;
-        s->what = differs != NULL ? differs : "the error";
+        s->verdict = *v;
         s->how = way;
     }
 }
 
-static void verify_case(uint64_t seed, int64_t number, int threads, const char **tiers, int n, struct score *scores)
+/* A way for case `number` of those that differ with it: pages and the team have K in rows or in panels. */
+static struct manner manner_of(enum way way, const struct form *form, int64_t number, int threads)
 {
-    struct case_data c;
-    case_make(&c, seed, number);
-    tril_force_isa("scalar");
-    struct result oracle = run(&c, false, 1);
-    const struct errors oracle_errors = errors_of(&c, &oracle);
-    for (int t = 0; t < n; t++) {
-        tril_force_isa(tiers[t]);
-        for (enum way way = ROWS; way < (threads > 1 ? WAYS : TEAM); way++) {
-            struct result x = run(&c, way == PANELS || (way == TEAM && number % 2 == 1), way == TEAM ? threads : 1);
-            const char *differs = difference(&x, &oracle);
-            judge(&scores[t], number, way, differs, differs == NULL ? oracle_errors : errors_of(&c, &x));
-            result_free(&x);
-        }
-    }
-    result_free(&oracle);
-    case_free(&c);
+    struct manner how = {.threads = way == TEAM ? threads : 1};
+    how.panels = way == PANELS || (way != ROWS && number % 2 == 1 && !in_blocks(form->k));
+    how.pages = way == PAGES || (way == TEAM && number % 3 == 2);
+    return how;
 }
 
-static void print_wrong(uint64_t seed, int threads, const char *tier, const struct score *s)
+/* A case on every tier; scores one for each tier, or, in a form, one for all of them. */
+static void verify(const struct case_data *c, int64_t number, int threads, const struct tiers *tiers,
+                   struct score *scores, bool each)
 {
-    struct case_data c;
-    case_make(&c, seed, s->first_wrong);
-    printf("%s: case %" PRId64
-           " (%s; %d query heads, %d K/V heads, dims %d and %d, %d queries, %d keys): %s%s is wrong; "
+    const struct manner plain = {.threads = 1};
+    tril_force_isa("scalar");
+    struct result oracle = run(c, &plain);
+    const struct errors oracle_errors = errors_of(c, &oracle);
+    for (enum way way = ROWS; way < (threads > 1 ? WAYS : TEAM); way++) {
+        const struct manner how = manner_of(way, c->form, number, threads);
+        struct verdict all = {.tier = tiers->name[0]};
+        if (way == PANELS && in_blocks(c->form->k)) continue; /* there are none */
+        for (int t = 0; t < tiers->n; t++) {
+            tril_force_isa(tiers->name[t]);
+            struct result x = run(c, &how);
+            struct verdict v = {.differs = difference(&x, &oracle), .tier = tiers->name[t]};
+            v.errors = v.differs == NULL ? oracle_errors : errors_of(c, &x);
+            if (each) judge(&scores[t], number, way, &v);
+            all = worse(all, &v);
+            result_free(&x);
+        }
+        if (!each) judge(scores, number, way, &all);
+    }
+    result_free(&oracle);
+}
+
+/* --- real activations --------------------------------------------------------------------------------------------- */
+
+enum { LAYERS = 2 };
+static const int layer_numbers[LAYERS] = {0, 2};
+
+struct layer {
+    char path[3][512]; /* of q, k and v */
+    struct operands x;
+};
+
+static void layer_read(struct layer *l, const char *directory, int number)
+{
+    for (int i = 0; i < 3; i++) {
+        const int length = snprintf(l->path[i], sizeof l->path[i], "%s/layer%d_%c.npy", directory, number, "qkv"[i]);
+        if ((size_t)length >= sizeof l->path[i]) die("%s: too long a path", directory);
+    }
+    l->x = operands_read(l->path[0], l->path[1], l->path[2]);
+    if (l->x.qk_dim % 32 != 0 || l->x.v_dim % 32 != 0)
+        die("%s: heads of size %d, and of values %d; give multiples of 32, as in the data that came with tril",
+            l->path[0], l->x.qk_dim, l->x.v_dim);
+    if (l->x.queries == 0) die("%s: no tokens; give some, as in the data that came with tril", l->path[0]);
+}
+
+static float *copy(const struct npy *x)
+{
+    float *to = need((size_t)x->elements, sizeof(float));
+    memcpy(to, x->f32, (size_t)x->elements * sizeof(float));
+    return to;
+}
+
+static void case_of_layer(struct case_data *c, const struct layer *l, int form)
+{
+    struct random r = {(uint64_t)form};
+    c->form = &forms[form];
+    c->n = (struct sizes){
+        USUAL, l->x.q_heads / l->x.kv_heads, l->x.kv_heads, l->x.qk_dim, l->x.v_dim, (int)l->x.queries, (int)l->x.keys};
+    case_shape(c);
+    c->q = copy(&l->x.q);
+    c->k = copy(&l->x.k);
+    c->v = copy(&l->x.v);
+    case_store(c, &r);
+}
+
+/* Every layer in every form; the number of a case is that of its layer. */
+static void verify_layers(const char *directory, int threads, const struct tiers *tiers, struct score *scores)
+{
+    static struct layer layers[LAYERS];
+    for (int i = 0; i < LAYERS; i++)
+        layer_read(&layers[i], directory, layer_numbers[i]);
+    for (int form = 0; form < FORMS; form++) {
+        for (int i = 0; i < LAYERS; i++) {
+            struct case_data c = {.real = true};
+            progress("real activations", form * LAYERS + i, FORMS * LAYERS);
+            case_of_layer(&c, &layers[i], form);
+            verify(&c, layer_numbers[i], threads, tiers, &scores[form], false);
+            case_free(&c);
+        }
+    }
+    progress_end();
+    for (int i = 0; i < LAYERS; i++)
+        operands_free(&layers[i].x);
+}
+
+/* --- tables ------------------------------------------------------------------------------------------------------- */
+
+static void print_columns(bool team)
+{
+    printf("%8s  %8s  %8s  %8s  %s%12s  %8s  %8s\n", "cases", "rows", "panels", "pages", team ? "    team  " : "",
+           "within bound", "usual", "wide");
+}
+
+static void print_score(const struct score *s, bool panels, bool team)
+{
+    printf("%8" PRId64 "  %8" PRId64, s->cases, s->equal[ROWS]);
+    if (panels)
+        printf("  %8" PRId64, s->equal[PANELS]);
+    else
+        printf("  %8s", "-");
+    printf("  %8" PRId64, s->equal[PAGES]);
+    if (team) printf("  %8" PRId64, s->equal[TEAM]);
+    printf("  %12" PRId64 "  %8.3f  %8.3f\n", s->within, s->worst.usual, s->worst.wide);
+}
+
+static void print_tiers(const struct tiers *tiers, const struct score *scores, bool team)
+{
+    printf("%-10s  ", "tier");
+    print_columns(team);
+    for (int t = 0; t < tiers->n; t++) {
+        printf("%-10s  ", tiers->name[t]);
+        print_score(&scores[t], true, team);
+    }
+}
+
+/* Forms in which there was a case. */
+static void print_forms(const struct score *scores, bool team)
+{
+    printf("%-5s %-5s %-5s %-5s  ", "K", "V", "Q", "out");
+    print_columns(team);
+    for (int i = 0; i < FORMS; i++) {
+        const struct form *form = &forms[i];
+        if (scores[i].cases == 0) continue;
+        printf("%-5s %-5s %-5s %-5s  ", dtype_name(form->k), dtype_name(form->v), dtype_name(form->q),
+               dtype_name(form->out));
+        print_score(&scores[i], !in_blocks(form->k), team);
+    }
+}
+
+static void print_form(const struct form *form)
+{
+    printf("K %s, V %s, Q %s, out %s", dtype_name(form->k), dtype_name(form->v), dtype_name(form->q),
+           dtype_name(form->out));
+}
+
+static const char *what_is_wrong(const struct score *s)
+{
+    return s->verdict.differs != NULL ? s->verdict.differs : "the error";
+}
+
+/* 1 where there is something wrong. */
+static int print_wrong(const struct verify_options *o, int form, tril_math math, const struct score *s)
+{
+    struct case_data c = {.real = false};
+    if (s->first_wrong < 0) return 0;
+    case_make(&c, o->seed, s->first_wrong, form);
+    printf("%s: case %" PRId64 " (%s; ", s->verdict.tier, s->first_wrong, kind_names[c.n.kind]);
+    print_form(&forms[form]);
+    if (math == TRIL_MATH_BF16) printf(", math mode BF16");
+    printf("; %d query heads, %d K/V heads, dims %d and %d, %d queries, %d keys): %s%s is wrong; "
            "repeat it with\n    tril verify --seed %" PRIu64 " --first %" PRId64 " --cases 1 --isa %s --threads %d\n",
-           tier, s->first_wrong, kind_names[c.n.kind], c.call.q_heads, c.n.kv_heads, c.n.qk_dim, c.n.v_dim, c.n.queries,
-           c.n.keys, s->what, way_names[s->how], seed, s->first_wrong, tier, threads);
+           c.call.q_heads, c.n.kv_heads, c.n.qk_dim, c.n.v_dim, c.n.queries, c.n.keys, what_is_wrong(s),
+           way_names[s->how], o->seed, s->first_wrong, s->verdict.tier, o->threads);
     case_free(&c);
+    return 1;
+}
+
+static int print_wrong_layer(int form, const struct score *s)
+{
+    if (s->first_wrong < 0) return 0;
+    printf("%s: layer %" PRId64 " (", s->verdict.tier, s->first_wrong);
+    print_form(&forms[form]);
+    printf("): %s%s is wrong\n", what_is_wrong(s), way_names[s->how]);
+    return 1;
+}
+
+static void print_legend(const struct verify_options *o)
+{
+    printf("seed %" PRIu64 ", cases %" PRId64 " to %" PRId64 "; the oracle is the scalar tier with K in rows\n",
+           o->seed, o->first, o->first + o->cases - 1);
+    printf("rows, panels, pages: cases whose bits are all equal to the oracle's, with K in this layout, or K and V in\n"
+           "       pages, on one thread\n");
+    if (o->threads > 1) printf("team:  the same by %d threads, in rows, panels and pages in turn\n", o->threads);
+    printf("usual: worst error of an output, logits of usual size, in units of 2^-24 A (48 + 2 S + n/8192)\n"
+           "wide:  worst error of a weight, or of an output where few scores decide it, 2 S being (2 + 4 sqrt(D)) S\n"
+           "       to either, one rounding more for an output in F16, 2^-11 |O| + 2^-25, or in BF16, 2^-8 |O|\n"
+           "       in math mode BF16, which has bounds of its own: of an output, and of a weight\n");
+}
+
+/* --- the command -------------------------------------------------------------------------------------------------- */
+
+static void score_new(struct score *s, int n, bool by_wide)
+{
+    for (int i = 0; i < n; i++)
+        s[i] = (struct score){.first_wrong = -1, .by_wide = by_wide};
+}
+
+/* The tier that is asked for, or those that serve the mode themselves. */
+static struct tiers tiers_for(tril_math math, const char *isa)
+{
+    struct tiers x = {.n = 0};
+    int usable;
+    for (int i = 0; tril_isa_list(i, &usable) != NULL && x.n < MOST_TIERS; i++) {
+        const char *name = tril_isa_list(i, NULL);
+        if (usable && (isa == NULL ? tier_serves(name, math) : strcmp(isa, name) == 0)) x.name[x.n++] = name;
+    }
+    return x;
 }
 
 int cmd_verify(int argc, char **argv)
 {
+    static struct score by_tier[TRIL_MATH_COUNT][MOST_TIERS], by_form[FORMS], real[FORMS];
     const struct verify_options options = parse(argc, argv);
-    const char *tiers[MOST_TIERS];
-    struct score scores[MOST_TIERS];
-    int n = 0, usable, status = DONE;
-    for (int i = 0; tril_isa_list(i, &usable) != NULL && n < MOST_TIERS; i++) {
-        const char *name = tril_isa_list(i, NULL);
-        if (usable && (options.isa == NULL || strcmp(options.isa, name) == 0)) tiers[n++] = name;
+    const bool team = options.threads > 1;
+    struct tiers tiers[TRIL_MATH_COUNT];
+    int wrong = 0;
+    for (tril_math math = TRIL_MATH_F32; math < TRIL_MATH_COUNT; math++) {
+        tiers[math] = tiers_for(math, options.isa);
+        score_new(by_tier[math], MOST_TIERS, false);
     }
-    for (int t = 0; t < n; t++)
-        scores[t] = (struct score){.first_wrong = -1};
+    score_new(by_form, FORMS, false);
+    score_new(real, FORMS, true);
+    if (options.data != NULL) verify_layers(options.data, options.threads, &tiers[TRIL_MATH_F32], real);
     for (int64_t i = 0; i < options.cases; i++) {
+        const int64_t number = options.first + i;
+        const int form = 1 + (int)(number % (FORMS - 1));
+        struct case_data c = {.real = false};
         progress("verify", (double)i, (double)options.cases);
-        verify_case(options.seed, options.first + i, options.threads, tiers, n, scores);
+        case_make(&c, options.seed, number, IN_F32);
+        for (tril_math math = TRIL_MATH_F32; math < TRIL_MATH_COUNT; math++) {
+            c.call.math = c.in_floats.math = math;
+            verify(&c, number, options.threads, &tiers[math], by_tier[math], true);
+        }
+        case_free(&c);
+        case_make(&c, options.seed, number, form);
+        verify(&c, number, options.threads, &tiers[TRIL_MATH_F32], &by_form[form], false);
+        case_free(&c);
     }
     progress_end();
 
-    const bool team = options.threads > 1;
-    printf("seed %" PRIu64 ", cases %" PRId64 " to %" PRId64 "; the oracle is the scalar tier with K in rows\n",
-           options.seed, options.first, options.first + options.cases - 1);
-    printf("rows, panels: cases whose bits are all equal to the oracle's, with K in this layout, on one thread\n");
-    if (team) printf("team:  the same by %d threads, K in rows and in panels in turn\n", options.threads);
-    printf(
-        "usual: worst error of an output, logits of usual size, in units of 2^-24 A (48 + 2 S + n/8192)\n"
-        "wide:  worst error of a weight, or of an output where few scores decide it, 2 S being (2 + 4 sqrt(D)) S\n\n");
-    printf("%-8s  %8s  %8s  %8s  %s%12s  %8s  %8s\n", "tier", "cases", "rows", "panels", team ? "    team  " : "",
-           "within bound", "usual", "wide");
-    for (int t = 0; t < n; t++) {
-        const struct score *s = &scores[t];
-        printf("%-8s  %8" PRId64 "  %8" PRId64 "  %8" PRId64, tiers[t], s->cases, s->equal[ROWS], s->equal[PANELS]);
-        if (team) printf("  %8" PRId64, s->equal[TEAM]);
-        printf("  %12" PRId64 "  %8.3f  %8.3f\n", s->within, s->worst.usual, s->worst.wide);
-        if (s->first_wrong >= 0) status = DIFFERS;
+    print_legend(&options);
+    printf("\nF32, by tier\n");
+    print_tiers(&tiers[TRIL_MATH_F32], by_tier[TRIL_MATH_F32], team);
+    printf("\nMath mode BF16, by tier\n");
+    print_tiers(&tiers[TRIL_MATH_BF16], by_tier[TRIL_MATH_BF16], team);
+    printf("\nOther types, on every tier; each case is of one of them\n");
+    print_forms(by_form, team);
+    if (options.data != NULL) {
+        printf("\nReal activations in every type, on every tier; the cases are layers. Both bounds for every output: "
+               "within\n"
+               "the wide one; the other may be exceeded where one key leads a column of V, whose others were rounded "
+               "away\n");
+        print_forms(real, team);
     }
-    for (int t = 0; t < n; t++) {
-        if (scores[t].first_wrong >= 0) print_wrong(options.seed, options.threads, tiers[t], &scores[t]);
+    for (tril_math math = TRIL_MATH_F32; math < TRIL_MATH_COUNT; math++) {
+        for (int t = 0; t < tiers[math].n; t++)
+            wrong += print_wrong(&options, IN_F32, math, &by_tier[math][t]);
     }
-    printf("\n%s\n", status == DONE ? "every bit is equal, every value within the bound" : "WRONG");
-    return status;
+    for (int i = 0; i < FORMS; i++)
+        wrong += print_wrong(&options, i, TRIL_MATH_F32, &by_form[i]) + print_wrong_layer(i, &real[i]);
+    printf("\n%s\n", wrong == 0 ? "every bit is equal, every value within the bound" : "WRONG");
+    return wrong == 0 ? DONE : DIFFERS;
 }

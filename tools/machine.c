@@ -108,9 +108,11 @@ void machine_features(char *found, char *missing, size_t room)
     struct tril_x86_state s;
     tril_x86_read(&s);
     const struct feature features[] = {
-        {"osxsave", s.leaf1_ecx >> 27 & 1},  {"avx", s.leaf1_ecx >> 28 & 1},      {"fma", s.leaf1_ecx >> 12 & 1},
-        {"f16c", s.leaf1_ecx >> 29 & 1},     {"avx2", s.leaf7_ebx >> 5 & 1},      {"avx512f", s.leaf7_ebx >> 16 & 1},
-        {"avx512dq", s.leaf7_ebx >> 17 & 1}, {"avx512bw", s.leaf7_ebx >> 30 & 1}, {"avx512vl", s.leaf7_ebx >> 31 & 1},
+        {"osxsave", s.leaf1_ecx >> 27 & 1},  {"avx", s.leaf1_ecx >> 28 & 1},
+        {"fma", s.leaf1_ecx >> 12 & 1},      {"f16c", s.leaf1_ecx >> 29 & 1},
+        {"avx2", s.leaf7_ebx >> 5 & 1},      {"avx512f", s.leaf7_ebx >> 16 & 1},
+        {"avx512dq", s.leaf7_ebx >> 17 & 1}, {"avx512bw", s.leaf7_ebx >> 30 & 1},
+        {"avx512vl", s.leaf7_ebx >> 31 & 1}, {"avx512_bf16", s.leaf7_1_eax >> 5 & 1},
     };
     sort_out(features, sizeof(features) / sizeof(features[0]), found, missing, room);
 }

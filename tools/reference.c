@@ -38,6 +38,15 @@ static double exponentiate(struct reference *r)
     return sum;
 }
 
+/* The bounds of math mode BF16 from those of F32. Above a factor of 2^32, S being some 1400, they say nothing. */
+static void widen(struct reference *r, double largest)
+{
+    const double weight = exp((0x1p-6 + 0x1p-15) * largest), product = (1 + 0x1p-8) * (1 + 0x1p-8);
+    r->factor = weight < 0x1p32 ? weight * product - 1 + r->wide : INFINITY;
+    r->wide = weight < 0x1p32 ? weight - 1 + r->wide : INFINITY;
+    r->usual = 1;
+}
+
 void reference_row(struct reference *r, const tril_attention *call, const tril_seq *seq, int64_t query, int64_t head,
                    int values)
 {
@@ -60,6 +69,7 @@ void reference_row(struct reference *r, const tril_attention *call, const tril_s
     r->factor = 0x1p-24 * (48 + 2 * largest + (double)r->visible / 8192);
     r->wide = r->factor + 0x1p-24 * 4 * sqrt(call->qk_dim) * largest;
     r->usual = largest <= 30;
+    if (call->math == TRIL_MATH_BF16) widen(r, largest);
     const double sum = exponentiate(r);
     for (int64_t j = 0; j < r->visible; j++)
         r->weights[j] /= sum == 0 ? 1 : sum;
@@ -77,9 +87,21 @@ void reference_row(struct reference *r, const tril_attention *call, const tril_s
     }
 }
 
-double reference_error(float got, double wanted, double magnitude, double factor)
+/* The rounding to a result's type; a BF16 may be subnormal, too. */
+static double rounding(tril_dtype type, double x)
 {
+    if (type == TRIL_F16) return 0x1p-11 * fabs(x) + 0x1p-25;
+    return type == TRIL_BF16 ? 0x1p-8 * fabs(x) + 0x1p-134 : 0;
+}
+
+double reference_error(float got, tril_dtype type, double wanted, double bound)
+{
+    const double last = type == TRIL_F16    ? 65520
+                        : type == TRIL_BF16 ? 0x1.ffp127
+                                            : INFINITY; /* what is less is finite */
+    if (isinf(got) && isfinite(wanted) && (got > 0) == (wanted > 0) && fabs(wanted) + bound >= last) return 0;
     if (!isfinite(got) || !isfinite(wanted)) return isfinite(got) == isfinite(wanted) ? 0 : INFINITY;
+    if (!(bound < INFINITY)) return 0;
     const double error = fabs((double)got - wanted) - 0x1p-126;
-    return error <= 0 ? 0 : error / (factor * magnitude);
+    return error <= 0 ? 0 : error / (bound + rounding(type, wanted));
 }

@@ -2,7 +2,7 @@
  * result: |O - O*| <= u A (48 + 2 S + n / 8192), with u = 2^-24, A = sum p |v|, S = the largest |scale| sum |q k|, and
  * n visible keys. It counts on the roundings of many scores evening out. A single weight, or an output that one or two
  * large scores decide, has no such help: the D roundings of a score walk sqrt(D) steps away from it, and the wide bound
- * has (2 + 4 sqrt(D)) S. */
+ * has (2 + 4 sqrt(D)) S. Math mode BF16 has bounds of its own, which say nothing of very large S. */
 #ifndef REFERENCE_H
 #define REFERENCE_H
 
@@ -12,9 +12,9 @@ struct reference {
     double *weights;   /* [kv_len]; the visible ones are set */
     double *out;       /* [v_dim] */
     double *magnitude; /* [v_dim]: A */
-    double factor;     /* u (48 + 2 S + n / 8192) */
-    double wide;       /* u (48 + (2 + 4 sqrt(D)) S + n / 8192) */
-    int usual;         /* S <= 30: scores of usual size */
+    double factor;     /* u (48 + 2 S + n / 8192); in math mode BF16 the bound of an output */
+    double wide;       /* u (48 + (2 + 4 sqrt(D)) S + n / 8192); in math mode BF16 that of a weight */
+    int usual;         /* S <= 30: scores of usual size; in math mode BF16 always */
     int64_t visible;
 };
 
@@ -26,8 +26,9 @@ void reference_free(struct reference *r);
 void reference_row(struct reference *r, const tril_attention *call, const tril_seq *seq, int64_t query, int64_t head,
                    int values);
 
-/* |got - wanted|, less 2^-126, which exp2 may flush to 0, in units of factor * magnitude. Infinite where one of the two
- * is finite and the other is not; 0 where neither is. */
-double reference_error(float got, double wanted, double magnitude, double factor);
+/* |got - wanted|, less 2^-126, which exp2 may flush to 0, in units of the bound, which is that of F32 and grows by one
+ * rounding where `got` was stored as F16 or BF16. Infinite where one of the two is finite and the other is not, unless
+ * the type has no number as large; 0 where neither is. */
+double reference_error(float got, tril_dtype type, double wanted, double bound);
 
 #endif

@@ -6,6 +6,7 @@ import ast
 import math
 import os
 import random
+import re
 import shlex
 import shutil
 import struct
@@ -263,24 +264,73 @@ class Works(Tool):
         for word in ("version", "processor", "caches", "features", "OS state", "TRIL_ISA=scalar", "built by"):
             self.assertIn(word, text)
         self.assertRegex(text, r"(?m)^in use +scalar,")
+        self.assertRegex(text, r"(?m)^math F32 +in portable C$")
+        self.assertRegex(text, r"(?m)^math BF16 +in portable C$")
+        fma = "by the fma instruction"
+        for tier, f32, bf16 in (("avx2", fma, "emulated"), ("neon", fma, "emulated"),
+                                ("avx512", fma, "emulated, left to the tier avx2"),
+                                ("avx512bf16", fma + ", left to the tier avx512",
+                                 "by an instruction for pairs of bf16")):
+            text = self.good("info", env={"TRIL_ISA": tier})
+            if re.search(r"(?m)^in use +%s," % tier, text):
+                self.assertRegex(text, r"(?m)^math F32 +%s\nmath BF16 +%s$" % (f32, bf16))
         self.assertIn("'nonsense' is ignored", self.good("info", env={"TRIL_ISA": "nonsense"}))
+
+    STORED = [(name, name) for name in ("F16", "BF16", "I8", "Q8_0", "Q4_0")]
+
+    def forms_of(self, text):
+        """The tables' lines for K, V, Q and out: how many cases, and the last line's two errors."""
+        forms = {}
+        for line in text.splitlines():
+            fields = line.split()
+            if len(fields) < 11 or fields[0] not in ("F32", "F16", "BF16", "I8", "Q8_0", "Q4_0"):
+                continue
+            counts = fields[4:-2]
+            panels = "-" if fields[0] in ("Q8_0", "Q4_0") else counts[0]
+            self.assertEqual(counts, [counts[0], counts[0], panels] + [counts[0]] * (len(counts) - 3), line)
+            forms[tuple(fields[:4])] = int(counts[0]), tuple(map(float, fields[-2:]))
+        return forms
 
     def test_verify(self):
         text = self.good("verify", "--seed", "7", "--cases", "20")
         self.assertEqual(text, self.good("verify", "--seed", "7", "--cases", "20"))
         self.assertIn("seed 7", text)
-        self.assertRegex(text, r"(?m)^tier +cases +rows +panels +within bound +usual +wide$")
-        self.assertRegex(text, r"(?m)^scalar +20 +20 +20 +20 +0\.\d{3} +0\.\d{3}$")
+        self.assertRegex(text, r"(?m)^tier +cases +rows +panels +pages +within bound +usual +wide$")
+        self.assertRegex(text, r"(?m)^scalar +20 +20 +20 +20 +20 +0\.\d{3} +0\.\d{3}$")
+        self.assertNotIn("activations", text)
+        f32, bf16 = re.split(r"\n\n", text[text.index("F32, by tier"):])[:2]
+        self.assertTrue(bf16.startswith("Math mode BF16, by tier\n"), bf16)
+        self.assertNotIn("avx512bf16", f32)
+        self.assertNotRegex(bf16, r"(?m)^avx512 ")
+        self.assertRegex(bf16, r"(?m)^scalar +20 +20 +20 +20 +20 +0\.\d{3} +0\.\d{3}$")
+        forms = self.forms_of(text)
+        self.assertEqual(sum(cases for cases, _ in forms.values()), 20)
+        for stored in self.STORED:
+            self.assertIn(stored, [name[:2] for name in forms])
+        self.assertIn(("F32", "F32", "F16", "F16"), forms)
+        self.assertIn(("BF16", "BF16", "BF16", "BF16"), forms)
         self.assertIn("scalar", self.good("verify", "--seed", "7", "--first", "3", "--cases", "2", "--isa", "scalar"))
 
     def test_verify_by_a_team(self):
         text = self.good("verify", "--seed", "7", "--cases", "12", "--threads", "4")
         self.assertIn("by 4 threads", text)
-        self.assertRegex(text, r"(?m)^tier +cases +rows +panels +team +within bound +usual +wide$")
-        self.assertRegex(text, r"(?m)^scalar +12 +12 +12 +12 +12 +0\.\d{3} +0\.\d{3}$")
+        self.assertRegex(text, r"(?m)^tier +cases +rows +panels +pages +team +within bound +usual +wide$")
+        self.assertRegex(text, r"(?m)^scalar +12 +12 +12 +12 +12 +12 +0\.\d{3} +0\.\d{3}$")
+        self.assertEqual(sum(cases for cases, _ in self.forms_of(text).values()), 12)
         self.assertEqual(self.good("verify", "--seed", "7", "--cases", "3"),
                          self.good("verify", "--seed", "7", "--cases", "3", "--threads", "1"))
         self.good("verify", "--seed", "7", "--cases", "1", "--threads", "256", "--isa", "scalar")
+
+    def test_verify_on_the_data_that_comes_along(self):
+        """In every type; with a team, whose column has no gap."""
+        text = self.good("verify", "--seed", "7", "--cases", "1", "--threads", "2", "--data", DATA)
+        forms = self.forms_of(text[text.index("Real activations"):])
+        for stored in [("F32", "F32")] + self.STORED:
+            self.assertIn(stored + ("F32", "F32"), forms)
+        for form, (cases, (usual, wide)) in forms.items():
+            self.assertEqual(cases, 2)
+            self.assertTrue(0 < wide < 1 and 0 < usual < 2, (form, usual, wide))
+        self.assertLess(forms["F32", "F32", "F32", "F32"][1][0], 1)
 
     def test_help(self):
         text = self.good("--help")
@@ -371,6 +421,12 @@ class Refuses(Tool):
         self.bad("attend", "-q", ".", *self.ATTEND[3:], says=".: ")
         self.bad("demo", "--data", "nowhere", says=["--data nowhere", "No such file"])
         self.bad("demo", "--data", ".", says="./layer0_q.npy")
+        self.bad("verify", "--data", "nowhere", says=["nowhere/layer0_q.npy", "No such file"])
+        self.bad("verify", "--data", ".", says="./layer0_q.npy")
+        for i in (0, 2):
+            for name in "qkv":
+                self.write("layer%d_%s.npy" % (i, name), self.read(name + ".npy"))
+        self.bad("verify", "--data", ".", says=["./layer0_q.npy: heads of size 8, and of values 5", "multiples of 32"])
 
     def test_files_cut_anywhere(self):
         whole = npy(self.q_shape, self.q)
