@@ -1,78 +1,52 @@
 // The harness: tier x operation x dtype x shape, registered at start-up from the library's own list of tiers, so that a
-// tier that exists is measured. See gate.h for what is counted and docs/performance.md for how to read it.
+// tier that exists is measured, and under its name only what it serves itself: in f32 avx512bf16 is avx512. See gate.h
+// for what is counted and docs/performance.md for how to read it.
 //
 //     attend/f32/avx512/h32x8_d128_q2048_k2048        32 query heads, 8 K/V heads, head size, queries, keys
 //     weights/f32/avx2/packed/h8x2_d128_q1024_k1024
 //     attend/f32/avx512/h32x8_d128_q2048_k2048/t2     a team of two threads, against one in the same rounds
+//     attend/bf16math/avx512bf16/h8x2_d128_q2048_k2048  math mode BF16, K and V in bf16, against f32 throughout
 //     decode/f32/avx512/h32x8_d128_k32768/t1          one new token, against a pure read of K and V; K in rows
 //     decode/f32/avx512/h32x8_d128_k32768_panels/t2   ... and in panels; two threads, one thread, and both reads
+//     decode/q8_0/avx512/h32x8_d128_k32768/t1         K and V in another type
+//     decode/f16/avx512/h32x8_d128_k32768/paged16/t1  in pages of 16 tokens, against the same without pages
 //     chunk/f32/avx512/h32x8_d128_k4096/q7            7 new tokens at the end of a cache
 //     chunk/table/avx512/h32x8_d128_k4096             all chunk sizes, in turn
 //     overhead/f32/avx512/h1_d64_q1_k16               what a call costs beside its arithmetic
+//     ragged/f32/avx512/h8x2_d128_s64_k8192/t2        64 sequences of up to 8192 keys, against each alone
+//     append/f16/avx512/h8x8_d128_k4096_panels/n512   tril_append() of 512 tokens, into a cache of 4096
 //     compare/attend/f32/h8x2_d128_q2048_k2048        all tiers and the baseline, A B A B
+//     compare/attend/types/avx2/h8x2_d128_q2048_k2048 one tier, K and V in all types, A B C A B C
+//     compare/decode/pages/avx2/h32x8_d128_k32768/t2  one tier, contiguous and in pages
 //
 // Google Benchmark calls a function of ours once; repetitions, gating and statistics are gate.c's.
 
 #include <benchmark/benchmark.h>
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "gate.h"
+#include "contenders.h"
+#include "measure.h"
+#include "operands.h"
+#include "points.h"
 #include "probe.h"
-#include "team.h"
+#include "tiers.h"
 #include "tril.h"
 #ifdef TRIL_HAVE_OPENBLAS
 #include "baseline.h"
 #endif
 
+using namespace bench;
+
 namespace
 {
-
-struct Shape {
-    int q_heads, kv_heads, dim;
-    int64_t queries, keys;
-    bool panels = false; // K's layout
-
-    std::string heads() const
-    {
-        return "h" + std::to_string(q_heads) + "x" + std::to_string(kv_heads) + "_d" + std::to_string(dim);
-    }
-    std::string cache() const
-    {
-        return heads() + "_k" + std::to_string(keys) + (panels ? "_panels" : "");
-    }
-    std::string name() const
-    {
-        return heads() + "_q" + std::to_string(queries) + "_k" + std::to_string(keys);
-    }
-    // Pairs of a query and a key that it sees: the lower triangle, or what of it the chunk covers.
-    double visible() const
-    {
-        const double n = double(queries), before = double(keys - queries);
-        return q_heads * (n * before + n * (n + 1) / 2);
-    }
-    double attend_flops() const
-    {
-        return 4.0 * dim * visible();
-    }
-    double weights_flops() const
-    {
-        return 2.0 * dim * visible();
-    }
-    double kv_bytes() const
-    {
-        return 2.0 * double(keys) * kv_heads * dim * sizeof(float);
-    }
-};
 
 // Whole prompts; one new token.
 const std::vector<Shape> &attend_shapes()
@@ -114,6 +88,10 @@ const std::vector<Shape> decode_shapes = [] {
     return s;
 }();
 
+// K and V in the other types; the last for the oracle too.
+const std::vector<Shape> typed_attend_shapes = {{8, 2, 128, 2048, 2048}, {8, 8, 64, 2048, 2048}, {1, 1, 64, 128, 128}};
+const Shape typed_decode_shape = {32, 8, 128, 1, 32768};
+
 const Shape team_shape = {32, 8, 128, 2048, 2048};
 
 const std::vector<Shape> chunk_shapes = {{32, 8, 128, 128, 4096}, {8, 8, 128, 128, 4096}}; // the largest chunk
@@ -121,305 +99,6 @@ const std::vector<int> chunks = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 12,  14
                                  20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128};
 
 constexpr double oracle_flops = 2e7; // the scalar tier is an oracle, not a contender: small shapes will do
-
-// A block of floats on a cache line's start, as a runtime keeps its tensors, filled with noise in -1 ... 1.
-class Floats
-{
-  public:
-    explicit Floats(size_t n, uint32_t seed = 0)
-        : n_(n), data_(static_cast<float *>(std::aligned_alloc(64, (n * sizeof(float) + 511) / 512 * 512)))
-    {
-        if (!data_) std::abort();
-        for (size_t i = 0; i < n; i++) {
-            seed = seed * 1664525u + 1013904223u;
-            data_.get()[i] = float(int32_t(seed)) * 0x1p-31f;
-        }
-    }
-    float *data() const
-    {
-        return data_.get();
-    }
-    int64_t bytes() const
-    {
-        return int64_t(n_ * sizeof(float));
-    }
-
-  private:
-    struct Free {
-        void operator()(float *p) const
-        {
-            std::free(p);
-        }
-    };
-    size_t n_;
-    std::unique_ptr<float, Free> data_;
-};
-
-// The operands of a shape; K and V side by side, so that the read probe runs over exactly what decode reads.
-struct Operands {
-    Shape shape;
-    Floats q, kv, out;
-
-    explicit Operands(const Shape &s)
-        : shape(s), q(size_t(s.queries) * s.q_heads * s.dim, 1), kv(2 * size_t(s.keys) * s.kv_heads * s.dim, 2),
-          out(size_t(s.queries) * s.q_heads * s.dim)
-    {
-    }
-    const float *k() const
-    {
-        return kv.data();
-    }
-    const float *v() const
-    {
-        return kv.data() + size_t(shape.keys) * shape.kv_heads * shape.dim;
-    }
-};
-
-// The threads of those measurements that want more than one.
-class Team
-{
-  public:
-    explicit Team(int threads) : threads_(threads), team_(team_start(threads)) {}
-    ~Team()
-    {
-        if (team_) team_stop(team_);
-    }
-    Team(const Team &) = delete;
-    team *get() const
-    {
-        return team_;
-    }
-    // Before a contender's repetition. The others sleep while one thread works.
-    void ready(int threads) const
-    {
-        if (team_) team_spin(team_, threads > 1);
-    }
-    gate_team for_gate() const
-    {
-        gate_team g = {};
-        g.threads = threads_;
-        g.run = [](void *pool, void (*f)(void *, int), void *context) {
-            team_run(static_cast<team *>(pool), f, context);
-        };
-        g.pool = team_;
-        return g;
-    }
-
-  private:
-    int threads_;
-    team *team_;
-};
-
-// The pure read of what an operand holds, each thread its own contiguous part.
-struct ReadCall {
-    const Floats &data;
-    const Team *team = nullptr;
-    int threads = 1;
-
-    void part(int thread) const
-    {
-        const int64_t pages = data.bytes() / 4096, begin = pages * thread / threads,
-                      end = pages * (thread + 1) / threads;
-        probe_read(data.data() + begin * 1024, size_t(end - begin) * 4096);
-    }
-    gate_contender contender()
-    {
-        return {[](void *c) {
-                    const auto &r = *static_cast<ReadCall *>(c);
-                    if (r.team) r.team->ready(r.threads);
-                },
-                [](void *c) {
-                    const auto &r = *static_cast<ReadCall *>(c);
-                    if (r.threads == 1)
-                        probe_read(r.data.data(), size_t(r.data.bytes()));
-                    else
-                        team_run(
-                            r.team->get(), [](void *d, int thread) { static_cast<ReadCall *>(d)->part(thread); }, c);
-                },
-                this};
-    }
-};
-
-// One tier's call on the operands. A tril_weights call where `to` is set; shared by a team where there is one.
-struct TierCall {
-    const char *tier;
-    const Team *team;
-    int threads;
-    tril_attention call = {};
-    tril_weights_out to = {};
-    tril_seq seq = {};
-    std::vector<char> workspace;
-    tril_status status = TRIL_OK;
-
-    TierCall(const char *name, const Operands &x, const Team *with = nullptr, int of = 1)
-        : tier(name), team(with), threads(of)
-    {
-        const Shape &s = x.shape;
-        const int64_t row = int64_t(s.dim) * int64_t(sizeof(float));
-        seq.q_len = s.queries;
-        seq.kv_len = s.keys;
-        call.struct_size = sizeof(call);
-        call.q_heads = s.q_heads;
-        call.kv_heads = s.kv_heads;
-        call.qk_dim = call.v_dim = s.dim;
-        call.q = tensor(x.q.data(), x.q.bytes(), s.q_heads, row);
-        call.k = tensor(x.k(), x.kv.bytes() / 2, s.kv_heads, row);
-        if (s.panels) {
-            call.k.layout = TRIL_PANELS;
-            call.k.head_stride = 16 * row;
-        }
-        call.v = tensor(x.v(), x.kv.bytes() / 2, s.kv_heads, row);
-        call.out.data = x.out.data();
-        call.out.bytes = x.out.bytes();
-        call.out.token_stride = s.q_heads * row;
-        call.out.head_stride = row;
-        call.seqs = &seq;
-        call.n_seqs = 1;
-        use();
-        size_t bytes = 0;
-        if (status == TRIL_OK) status = tril_workspace(&call, threads, &bytes);
-        workspace.resize(bytes); // zeros, as a team wants it
-    }
-    TierCall(const TierCall &) = delete;
-
-    static tril_tensor tensor(const float *data, int64_t bytes, int heads, int64_t row)
-    {
-        tril_tensor t = {};
-        t.data = data;
-        t.bytes = bytes;
-        t.token_stride = heads * row;
-        t.head_stride = row;
-        return t;
-    }
-    void use()
-    {
-        if (team) team->ready(threads);
-        if (status == TRIL_OK) status = tril_force_isa(tier);
-    }
-    void share(int thread)
-    {
-        const tril_status s = tril_attend_team(&call, workspace.data(), workspace.size(), thread, threads);
-        if (thread == 0 && s != TRIL_OK) status = s; // every thread gets the same
-    }
-    void run()
-    {
-        if (threads > 1) {
-            team_run(
-                team->get(), [](void *c, int thread) { static_cast<TierCall *>(c)->share(thread); }, this);
-            return;
-        }
-        const tril_status s = to.data ? tril_weights(&call, &to, workspace.data(), workspace.size())
-                                      : tril_attend(&call, workspace.data(), workspace.size());
-        if (s != TRIL_OK) status = s;
-    }
-    gate_contender contender()
-    {
-        return {[](void *c) { static_cast<TierCall *>(c)->use(); }, [](void *c) { static_cast<TierCall *>(c)->run(); },
-                this};
-    }
-};
-
-#ifdef TRIL_HAVE_OPENBLAS
-struct BaselineCall {
-    const Operands &x;
-    Floats scratch;
-
-    explicit BaselineCall(const Operands &o)
-        : x(o), scratch(baseline_scratch_floats(o.shape.q_heads, o.shape.kv_heads, o.shape.dim, int(o.shape.keys)))
-    {
-    }
-    gate_contender contender()
-    {
-        return {nullptr,
-                [](void *c) {
-                    auto &b = *static_cast<BaselineCall *>(c);
-                    const Shape &s = b.x.shape;
-                    baseline_attend_openblas(s.q_heads, s.kv_heads, s.dim, int(s.queries), b.x.q.data(), b.x.k(),
-                                             b.x.v(), b.x.out.data(), b.scratch.data());
-                },
-                this};
-    }
-};
-#endif
-
-// What a benchmark learns, from its own contender (and the ratio to another in the same rounds).
-gate measured; // large; one at a time
-
-double budget()
-{
-    const char *text = std::getenv("TRIL_BENCH_SECONDS");
-    const double seconds = text ? std::atof(text) : 0;
-    return seconds > 0 ? seconds : 6;
-}
-
-template <class F> gate_spread spread(F value)
-{
-    std::vector<double> values;
-    for (int i = 0; i < measured.counted; i++)
-        values.push_back(value(i));
-    return gate_spread_of(values.data(), int(values.size()));
-}
-
-gate_spread of_peak(int contender, double flops)
-{
-    return spread([=](int i) {
-        const gate_sample &s = measured.sample[contender][i];
-        return 1e-9 * flops / s.seconds / s.peak;
-    });
-}
-
-gate_spread seconds(int contender)
-{
-    return spread([=](int i) { return measured.sample[contender][i].seconds; });
-}
-
-double seconds_ratio(int a, int b)
-{
-    return spread([=](int i) { return measured.sample[a][i].seconds / measured.sample[b][i].seconds; }).median;
-}
-
-// What runs the rounds: gate_measure() or one of its kin.
-void plainly(const std::vector<gate_contender> &contenders, int wanted, double seconds)
-{
-    gate_measure(&measured, contenders.data(), int(contenders.size()), wanted, seconds);
-}
-
-void each_alone(const std::vector<gate_contender> &contenders, int wanted, double seconds)
-{
-    gate_measure_each(&measured, contenders.data(), int(contenders.size()), wanted, seconds);
-}
-
-// Runs the rounds. False, and the reason in `state`, if there is no figure to give.
-template <class Rounds = decltype(&plainly)>
-bool measure(benchmark::State &state, const std::vector<gate_contender> &contenders, Rounds rounds = plainly)
-{
-    constexpr int wanted = 15;
-    for (auto _ : state) {
-        rounds(contenders, wanted, budget() * double(contenders.size()));
-        state.SetIterationTime(measured.counted ? seconds(0).median : 0);
-    }
-    state.counters["counted"] = measured.counted;
-    state.counters["tried"] = measured.rounds;
-    if (measured.counted) return true;
-    state.SkipWithError("no quiet repetition: something else uses this core");
-    return false;
-}
-
-void report(benchmark::State &state, double flops, int threads = 1)
-{
-    const gate_spread share = of_peak(0, flops / threads);
-    state.counters["GFLOPS"] = 1e-9 * flops / seconds(0).median;
-    state.counters["of_peak"] = share.median;
-    state.counters["of_peak_min"] = share.min;
-    state.counters["of_peak_max"] = share.max;
-}
-
-bool refused(benchmark::State &state, const TierCall &call)
-{
-    if (call.status == TRIL_OK) return false;
-    state.SkipWithError(tril_status_text(call.status));
-    return true;
-}
 
 void attend(benchmark::State &state, const char *tier, const Shape &shape)
 {
@@ -429,44 +108,37 @@ void attend(benchmark::State &state, const char *tier, const Shape &shape)
     const bool decode = shape.queries == 1;
     ReadCall read = {x.kv};
     if (decode) contenders.push_back(read.contender()); // over the same K and V, in the same rounds
-    if (refused(state, call) || !measure(state, contenders) || refused(state, call)) return;
+    if (refused(state, {&call}) || !measure(state, contenders) || refused(state, {&call})) return;
     report(state, shape.attend_flops());
     if (!decode) return;
-    state.counters["GBps"] = 1e-9 * shape.kv_bytes() / seconds(0).median;
+    state.counters["GBps"] = 1e-9 * double(shape.kv_bytes()) / seconds(0).median;
     state.counters["of_read"] = seconds_ratio(1, 0);
 }
 
-// One new token, beside a pure read of the same K and V by as many threads; with a team both also on one thread.
+// One new token, beside a pure read by as many threads; with a team both also on one thread. What is read is the same K
+// and V, or, if they are stored in less than f32, other memory of the size that f32 takes: bandwidth is that of the
+// memory then as well, and not of a cache into which they fit.
 void decode(benchmark::State &state, const char *tier, const Shape &shape, int threads)
 {
     const Operands x(shape);
-    std::unique_ptr<Team> team; // one thread needs none, and none of its pins
-    if (threads > 1) {
-        team = std::make_unique<Team>(threads);
-        if (!team->get()) return state.SkipWithError("not so many cores");
-    }
-    TierCall call(tier, x, team.get(), threads), alone(tier, x, team.get());
-    ReadCall read = {x.kv, team.get(), threads}, read_alone = {x.kv, team.get(), 1};
-    if (refused(state, call) || refused(state, alone)) return;
+    const Team team(threads);
+    if (!team.complete()) return state.SkipWithError("not so many cores");
+    std::unique_ptr<Memory> other;
+    if (shape.type != TRIL_F32) other = std::make_unique<Memory>(shape.stored_as(TRIL_F32).kv_bytes());
+    const Memory &to_read = other ? *other : x.kv;
+    TierCall call(tier, x, &team, threads), alone(tier, x, &team);
+    ReadCall read = {to_read, &team, threads}, read_alone = {to_read, &team, 1};
+    if (refused(state, {&call, &alone})) return;
     std::vector<gate_contender> contenders = {call.contender(), read.contender()};
-    bool measured_some;
-    if (threads == 1) {
-        measured_some = measure(state, contenders);
-    } else {
+    if (threads > 1) {
         contenders.push_back(alone.contender());
         contenders.push_back(read_alone.contender());
-        gate_team g = team->for_gate();
-        g.used[0] = g.used[1] = threads;
-        g.used[2] = g.used[3] = 1;
-        measured_some = measure(state, contenders, [&](const auto &c, int wanted, double most) {
-            gate_measure_team(&measured, &g, c.data(), int(c.size()), wanted, most);
-        });
     }
-    if (!measured_some || refused(state, call) || refused(state, alone)) return;
+    if (!measure(state, contenders, team, {threads, threads, 1, 1}) || refused(state, {&call, &alone})) return;
     report(state, shape.attend_flops(), threads);
-    state.counters["GBps"] = 1e-9 * shape.kv_bytes() / seconds(0).median;
-    state.counters["read_GBps"] = 1e-9 * shape.kv_bytes() / seconds(1).median;
-    state.counters["of_read"] = seconds_ratio(1, 0);
+    state.counters["GBps"] = 1e-9 * double(shape.kv_bytes()) / seconds(0).median;
+    state.counters["read_GBps"] = 1e-9 * double(to_read.bytes()) / seconds(1).median;
+    state.counters["of_read"] = seconds_ratio(1, 0) * double(shape.kv_bytes()) / double(to_read.bytes());
     if (threads == 1) return;
     state.counters["speedup"] = seconds_ratio(2, 0);
     state.counters["read_speedup"] = seconds_ratio(3, 1);
@@ -477,17 +149,11 @@ void attend_team(benchmark::State &state, const char *tier, const Shape &shape, 
 {
     const Operands x(shape);
     const Team team(threads);
-    if (!team.get()) return state.SkipWithError("not so many cores");
+    if (!team.complete()) return state.SkipWithError("not so many cores");
     TierCall call(tier, x, &team, threads), alone(tier, x, &team);
-    gate_team g = team.for_gate();
-    g.used[0] = threads;
-    g.used[1] = 1;
-    if (refused(state, call) || refused(state, alone)) return;
-    const bool some =
-        measure(state, {call.contender(), alone.contender()}, [&](const auto &c, int wanted, double most) {
-            gate_measure_team(&measured, &g, c.data(), int(c.size()), wanted, most);
-        });
-    if (!some || refused(state, call) || refused(state, alone)) return;
+    if (refused(state, {&call, &alone})) return;
+    if (!measure(state, {call.contender(), alone.contender()}, team, {threads, 1}) || refused(state, {&call, &alone}))
+        return;
     report(state, shape.attend_flops(), threads);
     state.counters["speedup"] = seconds_ratio(1, 0);
 }
@@ -497,7 +163,7 @@ void chunk(benchmark::State &state, const char *tier, const Shape &shape)
 {
     const Operands x(shape);
     TierCall call(tier, x);
-    if (refused(state, call) || !measure(state, {call.contender()}) || refused(state, call)) return;
+    if (refused(state, {&call}) || !measure(state, {call.contender()}) || refused(state, {&call})) return;
     report(state, shape.attend_flops());
     state.counters["us_per_token"] = 1e6 * seconds(0).median / double(shape.queries);
 }
@@ -528,8 +194,8 @@ void chunk_table(benchmark::State &state, const char *tier, const Shape &largest
     std::vector<gate_contender> contenders;
     for (int q : sizes) {
         calls.push_back(std::make_unique<TierCall>(tier, x));
-        if (refused(state, *calls.back())) return;
-        calls.back()->seq.q_len = q;
+        if (refused(state, {calls.back().get()})) return;
+        calls.back()->seqs[0].q_len = q;
         contenders.push_back(calls.back()->contender());
     }
     if (!measure(state, contenders, each_alone)) return;
@@ -570,8 +236,8 @@ void overhead(benchmark::State &state, const char *tier)
     constexpr int many = 64;
     const Operands one({1, 1, 64, 1, 16}), all({many, many, 64, 1, 16});
     TierCall call(tier, one), of_many(tier, all);
-    if (refused(state, call) || refused(state, of_many)) return;
-    if (!measure(state, {call.contender(), of_many.contender()}) || refused(state, call) || refused(state, of_many))
+    if (refused(state, {&call, &of_many}) || !measure(state, {call.contender(), of_many.contender()}) ||
+        refused(state, {&call, &of_many}))
         return;
     const auto head = [](int i) { // one more of them
         return (measured.sample[1][i].seconds - measured.sample[0][i].seconds) / (many - 1);
@@ -586,11 +252,10 @@ void overhead_of_nothing(benchmark::State &state, const char *tier)
 {
     const Operands x({1, 1, 64, 1, 16});
     TierCall no_query(tier, x), no_seq(tier, x);
-    no_query.seq.q_len = 0;
+    no_query.seqs[0].q_len = 0;
     no_seq.call.n_seqs = 0;
-    if (refused(state, no_query) || refused(state, no_seq)) return;
-    if (!measure(state, {no_query.contender(), no_seq.contender()}) || refused(state, no_query) ||
-        refused(state, no_seq))
+    if (refused(state, {&no_query, &no_seq}) || !measure(state, {no_query.contender(), no_seq.contender()}) ||
+        refused(state, {&no_query, &no_seq}))
         return;
     state.counters["no_query_ns"] = 1e9 * seconds(0).median;
     state.counters["no_seq_ns"] = 1e9 * seconds(1).median;
@@ -602,14 +267,14 @@ void weights(benchmark::State &state, const char *tier, tril_weights_form form, 
     TierCall call(tier, x);
     const int64_t cells =
         form == TRIL_WEIGHTS_DENSE ? shape.queries * shape.keys : int64_t(shape.visible()) / shape.q_heads;
-    const Floats a(size_t(shape.q_heads * cells));
+    const Memory a(shape.q_heads * cells * int64_t(sizeof(float)));
     call.to.struct_size = sizeof(call.to);
     call.to.data = a.data();
     call.to.bytes = a.bytes();
     call.to.head_stride = cells * int64_t(sizeof(float));
     call.to.row_stride = form == TRIL_WEIGHTS_DENSE ? shape.keys * int64_t(sizeof(float)) : 0;
     call.to.form = form;
-    if (refused(state, call) || !measure(state, {call.contender()}) || refused(state, call)) return;
+    if (refused(state, {&call}) || !measure(state, {call.contender()}) || refused(state, {&call})) return;
     report(state, shape.weights_flops());
 }
 
@@ -631,7 +296,7 @@ void compare(benchmark::State &state, const std::vector<const char *> &tiers, co
     std::vector<std::string> names;
     for (const char *tier : tiers) {
         calls.push_back(std::make_unique<TierCall>(tier, x));
-        if (refused(state, *calls.back())) return;
+        if (refused(state, {calls.back().get()})) return;
         contenders.push_back(calls.back()->contender());
         names.push_back(tier);
     }
@@ -641,15 +306,11 @@ void compare(benchmark::State &state, const std::vector<const char *> &tiers, co
     names.push_back("openblas");
 #endif
     // A contender that computes something else has no place in a comparison.
-    std::vector<float> first;
+    const std::vector<float> first = result_of(contenders[0], x.out);
     for (const gate_contender &c : contenders) {
-        if (c.prepare) c.prepare(c.context);
-        c.call(c.context);
-        const float *out = x.out.data();
-        const size_t n = size_t(x.out.bytes()) / sizeof(float);
-        if (first.empty()) first.assign(out, out + n);
-        for (size_t i = 0; i < n; i++) {
-            if (std::fabs(out[i] - first[i]) <= 1e-4f) continue;
+        const std::vector<float> result = result_of(c, x.out);
+        for (size_t i = 0; i < result.size(); i++) {
+            if (std::fabs(result[i] - first[i]) <= 1e-4f) continue;
             state.SkipWithError("the contenders' results differ");
             return;
         }
@@ -665,26 +326,37 @@ void compare(benchmark::State &state, const std::vector<const char *> &tiers, co
     }
 }
 
-template <class F> void add(const std::string &name, F run)
-{
-    benchmark::RegisterBenchmark(name.c_str(), run)->Iterations(1)->UseManualTime()->Unit(benchmark::kMicrosecond);
-}
-
 void add_tier(const char *tier, bool oracle)
 {
     const std::string id = tier;
-    for (const Shape &shape : attend_shapes())
+    const auto add_attend = [&](const Shape &shape) {
         if (!oracle || shape.attend_flops() <= oracle_flops)
-            add("attend/f32/" + id + "/" + shape.name(), [=](benchmark::State &s) { attend(s, tier, shape); });
+            add("attend/" + std::string(shape.type_name()) + "/" + id + "/" + shape.name(),
+                [=](benchmark::State &s) { attend(s, tier, shape); });
+    };
+    for (const Shape &shape : attend_shapes())
+        add_attend(shape);
     const int cores = team_cores(); // a point for two threads is only there where they have a core each
     if (cores > 1 && !oracle)
         add("attend/f32/" + id + "/" + team_shape.name() + "/t2",
             [=](benchmark::State &s) { attend_team(s, tier, team_shape, 2); });
-    for (const Shape &shape : decode_shapes)
+    const auto add_decode = [&](const Shape &shape) {
         for (int threads = 1; threads <= 2 && threads <= cores; threads++)
             if (!oracle || shape.attend_flops() <= oracle_flops)
-                add("decode/f32/" + id + "/" + shape.cache() + "/t" + std::to_string(threads),
+                add("decode/" + std::string(shape.type_name()) + "/" + id + "/" + shape.cache() + "/t" +
+                        std::to_string(threads),
                     [=](benchmark::State &s) { decode(s, tier, shape, threads); });
+    };
+    for (const Shape &shape : decode_shapes)
+        add_decode(shape);
+    for (int i = TRIL_F32 + 1; i < TRIL_DTYPE_COUNT; i++) {
+        for (const Shape &shape : typed_attend_shapes)
+            add_attend(shape.stored_as(tril_dtype(i)));
+        Shape shape = typed_decode_shape.stored_as(tril_dtype(i));
+        add_decode(shape);
+        shape.panels = true;
+        if (types[i].values == 1) add_decode(shape); // K in blocks of 32 values has no panels
+    }
     for (const Shape &largest : chunk_shapes) {
         if (oracle) break;
         for (int queries : chunks) {
@@ -702,6 +374,10 @@ void add_tier(const char *tier, bool oracle)
             if (!oracle || shape.weights_flops() <= oracle_flops)
                 add("weights/f32/" + id + "/" + form.first + "/" + shape.name(),
                     [=](benchmark::State &s) { weights(s, tier, form.second, shape); });
+    add_append(tier);
+    if (oracle) return;
+    add_turns(tier);
+    add_ragged(tier);
 }
 
 void add_all()
@@ -710,6 +386,8 @@ void add_all()
     int usable;
     for (int i = 0; const char *tier = tril_isa_list(i, &usable); i++) {
         if (!usable) continue;
+        if (i > 0 && tier_serves(tier, TRIL_MATH_BF16)) add_math(tier);
+        if (!tier_serves(tier, TRIL_MATH_F32)) continue;
         add_tier(tier, i == 0);
         if (i > 0) contenders.insert(contenders.begin(), tier);
     }
@@ -754,8 +432,12 @@ int main(int argc, char **argv)
     if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
 
     char text[64];
-    std::snprintf(text, sizeof(text), "%s, %.1f GFLOP/s", probe_name(), gate_best_probe());
+    std::snprintf(text, sizeof(text), "%s, %.1f GFLOP/s", probe_name(PROBE_F32), gate_best_probe(PROBE_F32));
     benchmark::AddCustomContext("probe", text);
+    if (probe_name(PROBE_BF16)) {
+        std::snprintf(text, sizeof(text), "%s, %.1f GFLOP/s", probe_name(PROBE_BF16), gate_best_probe(PROBE_BF16));
+        benchmark::AddCustomContext("probe_bf16", text);
+    }
     benchmark::AddCustomContext("tril_isa", tril_isa());
 #ifdef TRIL_HAVE_OPENBLAS
     benchmark::AddCustomContext("openblas", baseline_core());

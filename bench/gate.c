@@ -5,27 +5,23 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "probe.h"
-
 #define QUIET              0.9  /* of the best probe */
 #define UNDISTURBED        0.98 /* of the time spent running */
 #define REPETITION_SECONDS 3e-3 /* some thirty times the probe beside it */
 
-static double best_probe;
+static double best_probe[PROBE_KINDS];
 
-static double probe(void)
+static void saw(enum probe_kind kind, double gflops)
 {
-    const double p = probe_gflops();
-    if (p > best_probe) best_probe = p;
-    return p;
+    if (gflops > best_probe[kind]) best_probe[kind] = gflops;
 }
 
-double gate_best_probe(void)
+double gate_best_probe(enum probe_kind kind)
 {
-    if (best_probe == 0.0)
+    if (best_probe[kind] == 0.0)
         for (int i = 0; i < 200; i++)
-            probe();
-    return best_probe;
+            saw(kind, probe_gflops(kind));
+    return best_probe[kind];
 }
 
 /* How long this thread has been running, in seconds. */
@@ -64,12 +60,14 @@ static long calls_for(const struct gate_contender *c)
 
 /* What a repetition asks of every thread. */
 struct team_state {
+    enum probe_kind kind;
     double probe[GATE_THREADS], ran[GATE_THREADS];
 };
 
 static void probe_thread(void *context, int thread)
 {
-    ((struct team_state *)context)->probe[thread] = probe_gflops();
+    struct team_state *state = context;
+    state->probe[thread] = probe_gflops(state->kind);
 }
 
 static void clock_thread(void *context, int thread)
@@ -96,7 +94,7 @@ static double mean_of(const double *values, int n)
 static struct gate_sample repetition(const struct gate_team *team, const struct gate_contender *c, int used, long calls)
 {
     const int threads = team != NULL ? team->threads : 1;
-    struct team_state before, after;
+    struct team_state before = {.kind = c->peak}, after = {.kind = c->peak};
     prepare(c);
     on_each(team, probe_thread, &before);
     on_each(team, clock_thread, &before);
@@ -112,31 +110,31 @@ static struct gate_sample repetition(const struct gate_team *team, const struct 
         const double high = before.probe[i] > after.probe[i] ? before.probe[i] : after.probe[i];
         const double share = (after.ran[i] - before.ran[i]) / (seconds * (double)calls);
         if (low < s.quiet) s.quiet = low;
-        if (high > best_probe) best_probe = high;
+        saw(c->peak, high);
         if (i < used && share < s.share) s.share = share;
     }
     return s;
 }
 
-static int sample_counts(const struct gate_sample *s)
+static int sample_counts(const struct gate_sample *s, const struct gate_contender *c)
 {
-    return s->quiet >= QUIET * best_probe && s->share >= UNDISTURBED;
+    return s->quiet >= QUIET * best_probe[c->peak] && s->share >= UNDISTURBED;
 }
 
 /* Sets own[] and `counted` to how many samples count; with `keep` drops the others. */
-static void verdict(struct gate *gate, int n, int each, int keep)
+static void verdict(struct gate *gate, const struct gate_contender *contenders, int n, int each, int keep)
 {
     int count[GATE_ROUNDS];
     for (int r = 0; r < gate->rounds; r++) {
         count[r] = 1;
         for (int i = 0; i < n && !each; i++)
-            count[r] &= sample_counts(&gate->sample[i][r]);
+            count[r] &= sample_counts(&gate->sample[i][r], &contenders[i]);
     }
     gate->counted = gate->rounds;
     for (int i = 0; i < n; i++) {
         int own = 0;
         for (int r = 0; r < gate->rounds; r++) {
-            if (!count[r] || !sample_counts(&gate->sample[i][r])) continue;
+            if (!count[r] || !sample_counts(&gate->sample[i][r], &contenders[i])) continue;
             if (keep) gate->sample[i][own] = gate->sample[i][r];
             own++;
         }
@@ -149,7 +147,8 @@ static void measure(struct gate *gate, const struct gate_team *team, const struc
                     int wanted, double seconds, int each)
 {
     long calls[GATE_CONTENDERS];
-    gate_best_probe();
+    for (int i = 0; i < n; i++)
+        gate_best_probe(contenders[i].peak);
     const double begin = probe_seconds();
     for (int i = 0; i < n; i++)
         calls[i] = calls_for(&contenders[i]);
@@ -162,9 +161,9 @@ static void measure(struct gate *gate, const struct gate_team *team, const struc
             s->round = gate->rounds;
         }
         gate->rounds++;
-        verdict(gate, n, each, 0);
+        verdict(gate, contenders, n, each, 0);
     } while (gate->rounds < GATE_ROUNDS && gate->counted < wanted && probe_seconds() - begin < seconds);
-    verdict(gate, n, each, 1);
+    verdict(gate, contenders, n, each, 1);
 }
 
 void gate_measure(struct gate *gate, const struct gate_contender *contenders, int n, int wanted, double seconds)

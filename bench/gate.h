@@ -4,11 +4,13 @@
  *     round 2:   probe  A A A  probe   probe  B B B  probe        than a round slows both, and their ratio stays
  *
  * A repetition is enough calls to last 3 ms, or one longer call. A round counts only if every probe in it reached 90 %
- * of the best probe that this process has seen, and this thread kept its core in between: 98 % of the time went to it.
- * The verdict is taken at the end, when that best is known. Probes see a neighbour on the core, not one on the memory:
- * compare memory-bound contenders within a round. */
+ * of the best of its kind that this process has seen, and this thread kept its core in between: 98 % of the time went
+ * to it. The verdict is taken at the end, when that best is known. Probes see a neighbour on the core, not one on the
+ * memory: compare memory-bound contenders within a round. */
 #ifndef TRIL_BENCH_GATE_H
 #define TRIL_BENCH_GATE_H
+
+#include "probe.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -20,6 +22,7 @@ struct gate_contender {
     void (*prepare)(void *context); /* before each repetition, not timed; may be null */
     void (*call)(void *context);
     void *context;
+    enum probe_kind peak; /* what it is a share of: the probe beside it; one that this machine has */
 };
 
 struct gate_sample {
@@ -62,8 +65,8 @@ void gate_measure_team(struct gate *gate, const struct gate_team *team, const st
  * their `round`. */
 void gate_measure_each(struct gate *gate, const struct gate_contender *contenders, int n, int wanted, double seconds);
 
-/* The best probe so far, GFLOP/s; the first call looks for it for 20 ms. */
-double gate_best_probe(void);
+/* The best probe of that kind so far, GFLOP/s; the first call looks for it for 20 ms. 0 where there is none. */
+double gate_best_probe(enum probe_kind kind);
 
 /* Of n > 0 values, which it sorts. */
 struct gate_spread gate_spread_of(double *values, int n);

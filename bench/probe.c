@@ -1,6 +1,6 @@
 /* See probe.h. The chains are asm operands or named registers: no compiler can spill, merge or remove them. 12 chains
- * hide a latency of 4 on two ports, with room; Neoverse V1 has four ports, so NEON runs 24. The values grow by 1e-6 a
- * step from 0: neither subnormal nor infinite in a burst. */
+ * hide a latency of 4 on two ports, or vdpbf16ps's of 6, with room; Neoverse V1 has four ports, so NEON runs 24. The
+ * values grow by 1e-6 a step from 0: neither subnormal nor infinite in a burst. */
 #define _POSIX_C_SOURCE 199309L
 #include "probe.h"
 
@@ -29,6 +29,7 @@ struct unit {
         "+x"(x[9]), "+x"(x[10]), "+x"(x[11])
 #define STEP_OF(op) op("0") op("1") op("2") op("3") op("4") op("5") op("6") op("7") op("8") op("9") op("10") op("11")
 #define FMA(n)      "vfmadd231ps %13, %13, %" n "\n\t"
+#define PAIR(n)     "vdpbf16ps %13, %13, %" n "\n\t"
 /* No fma on this machine: the peak is a multiply and an add at once. Six chains of each. */
 #define MUL(n) "mulps %13, %" n "\n\t"
 #define ADD(n) "addps %13, %" n "\n\t"
@@ -39,6 +40,15 @@ __attribute__((target("avx512f"))) static void run_avx512(long steps)
     __asm__ volatile("1:\n\t" STEP_OF(FMA) STEP_OF(FMA) "sub $2, %12\n\tjg 1b"
                      : CHAINS_OF(x), "+r"(steps)
                      : "x"(_mm512_set1_ps(1e-3f))
+                     : "cc");
+}
+
+__attribute__((target("avx512f,avx512bf16"))) static void run_avx512bf16(long steps)
+{
+    __m512 x[12] = {0};
+    __asm__ volatile("1:\n\t" STEP_OF(PAIR) STEP_OF(PAIR) "sub $2, %12\n\tjg 1b"
+                     : CHAINS_OF(x), "+r"(steps)
+                     : "x"(_mm512_set1_epi16(0x3a83)) /* about 1e-3 */
                      : "cc");
 }
 
@@ -92,6 +102,13 @@ static struct unit widest(void)
     return (struct unit){"sse", run_sse, 12 * 4};
 }
 
+static struct unit of_pairs(void)
+{
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512bf16")) return (struct unit){"avx512bf16", run_avx512bf16, 12 * 16 * 4};
+    return (struct unit){0};
+}
+
 #elif defined(__aarch64__)
 
 static void run_neon(long steps)
@@ -117,6 +134,12 @@ static struct unit widest(void)
     return (struct unit){"neon", run_neon, 24 * 4 * 2};
 }
 
+/* bfdot rounds otherwise than vdpbf16ps: no tier uses it. */
+static struct unit of_pairs(void)
+{
+    return (struct unit){0};
+}
+
 #else
 
 /* What the compiler makes of it for its base machine; a figure to compare with, not a peak. */
@@ -137,6 +160,11 @@ static void run_c(long steps)
 static struct unit widest(void)
 {
     return (struct unit){"c", run_c, 16 * 2};
+}
+
+static struct unit of_pairs(void)
+{
+    return (struct unit){0};
 }
 
 #endif
@@ -170,10 +198,16 @@ void probe_read(const void *data, size_t bytes)
     read_base(p, end);
 }
 
-double probe_gflops(void)
+static struct unit unit_of(enum probe_kind kind)
 {
-    enum { STEPS = 1536 }; /* some 5 us: the clock between two runs costs half a per cent */
-    const struct unit unit = widest();
+    return kind == PROBE_BF16 ? of_pairs() : widest();
+}
+
+double probe_gflops(enum probe_kind kind)
+{
+    enum { STEPS = 1536 }; /* some 5 to 10 us: the clock between two runs costs half a per cent */
+    const struct unit unit = unit_of(kind);
+    if (unit.run == NULL) return 0.0;
     double flops = 0.0;
     const double begin = probe_seconds();
     double now = begin;
@@ -185,7 +219,7 @@ double probe_gflops(void)
     return 1e-9 * flops / (now - begin);
 }
 
-const char *probe_name(void)
+const char *probe_name(enum probe_kind kind)
 {
-    return widest().name;
+    return unit_of(kind).name;
 }

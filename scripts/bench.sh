@@ -2,6 +2,7 @@
 # Builds the harness and runs it with the caller's arguments, those of Google Benchmark:
 #
 #     sh scripts/bench.sh --benchmark_filter='attend/f32/.*q2048' --benchmark_format=json
+#     sh scripts/bench.sh --benchmark_filter='compare/(attend|decode)/types'
 #     sh scripts/bench.sh --benchmark_list_tests
 #
 # Standard output is the benchmark's alone. TRIL_BENCH_SECONDS: the longest that one point may take (6). A pinned run
