@@ -41,6 +41,7 @@ enum { PAGE_BYTES = PAGE * K_TOKEN };
 
 /* Everything that a call may touch, in one piece, so that one comparison sees every write. */
 struct arena {
+    char gap_first[GAP]; /* tests write before q as well */
     float q[QUERIES][HEADS][DIM];
     char gap_q[GAP];
     float k[KEYS][KV_HEADS][DIM];
