@@ -17,8 +17,7 @@
  * function may be called from any number of threads at once, as long as two calls do not share a workspace or an
  * output; tril_force_isa() is the one exception. Every error is found before the first byte of a result is written.
  *
- * "Not built yet" marks what this version declares but answers with TRIL_ERR_UNSUPPORTED. A zeroed field never asks
- * for such a thing.
+ * A zeroed field never asks for anything.
  */
 #ifndef TRIL_H
 #define TRIL_H
@@ -164,8 +163,20 @@ typedef struct tril_seq {
     /* Paged K/V, else null: where its keys lie, see TRIL_PANELS. The entries of positions key_begin ... key_end - 1 are
      * read, once in a call; each is a block number, 0 ... n_blocks - 1 (BLOCK_TABLE). kv_first is then 0. */
     const int32_t *blocks;
-    int64_t prefix; /* its first positions that see each other both ways; not built yet, 0 */
+    int64_t prefix; /* its first positions that see each other both ways, 0 ... kv_len; see "Who sees whom" */
 } tril_seq;
+
+/* Who sees whom. A query at position p = kv_len - q_len + i sees the key at position j if any of these holds:
+ *
+ *   j <= p, and the window and the tree allow it     the causal rule
+ *   p < prefix and j < prefix                        both in the sequence's prefix, whatever window and tree say
+ *
+ * The window allows j if window is 0, or j > p - window, or j < sink_tokens: with a window of W a query sees W
+ * positions at the most, p - W + 1 ... p, its own included, and the first sink_tokens ones beside them. The tree, where
+ * there is one, decides about the sequence's last q_len tokens instead of j <= p, earlier ones too: query i sees token
+ * kv_len - q_len + t if bit t of its row is set, its own token among them. Keys that no query of a task sees are not
+ * read, nor are the entries of a block table for pages of such keys only: a host may free what has left every window.
+ */
 
 /* Flags of a call, for tril_merge(); tril_weights*() takes neither. */
 #define TRIL_UNNORMALISED 1u /* out holds O before the division by row_sum */
@@ -186,7 +197,8 @@ typedef struct tril_attention {
     tril_tensor k;  /* [token][kv_heads][qk_dim] */
     tril_tensor v;  /* [token][kv_heads][v_dim] */
     tril_out out;   /* [token][q_heads][v_dim]; may be exactly q's memory, any other overlap is refused */
-    float *row_max; /* optional, [token][q_heads]: the largest visible t, see below; -inf where no key is visible */
+    float *row_max; /* optional, [token][q_heads]: the largest visible t, see below; -inf where no key is visible. A
+                     * learned sink counts as a key. */
     float *row_sum; /* optional, [token][q_heads]: the sum of 2^(t - row_max); 0 where no key is visible (-0 with
                      * TRIL_UNNORMALISED) or all visible scores are -inf, NaN for a row with a NaN or +inf score */
 
@@ -209,51 +221,63 @@ typedef struct tril_attention {
 
     float scale; /* of the scores; 0 means 1 / sqrt(qk_dim). scale * log2(e) must be finite in f32. */
 
-    /* not built yet: all 0 */
-    float softcap;                       /* s becomes softcap * tanh(s / softcap) */
-    int64_t window;                      /* a query sees its last `window` positions, its own included; 0: all */
-    int64_t sink_tokens;                 /* the first positions that stay visible behind a window */
-    const float *sink_logits;            /* [q_heads]: joins the denominator only */
-    const float *alibi_slopes;           /* [q_heads] */
-    const uint64_t *tree;                /* row q_first + i, bit j: of its last q_len tokens, query i sees token j */
-    int64_t tree_row_stride, tree_bytes; /* bytes */
+    /* What else models ask for; all 0 for none of it. All of them combine. With x = scale * q.k a score is
+     *     softcap * tanh(x / softcap) + alibi_slopes[head] * (j - p)
+     * for key j and a query at position p, each part only where asked for. */
+    float softcap;            /* > 0: see above; Gemma 2 */
+    int64_t window;           /* > 0: a query sees its last `window` positions, its own included; see "Who sees whom" */
+    int64_t sink_tokens;      /* the first positions that stay visible behind a window; without one of no effect */
+    const float *sink_logits; /* [q_heads], or null: e^(sink_logits[head]) joins the sum under each weight of the row,
+                               * as of one more key with a value of 0; GPT-OSS. Finite or -inf. With TRIL_UNNORMALISED
+                               * it is left out: merge a last part with O 0, row_max logit * log2(e), row_sum 1. */
+    const float *alibi_slopes; /* [q_heads], or null; finite; BLOOM */
+    const uint64_t *tree;      /* or null: row q_first + i, in words of 64 bits, the lowest first; bit t: query i sees
+                                * token kv_len - q_len + t. Every sequence has q_len <= kv_len then. */
+    int64_t tree_row_stride;   /* bytes from a row to the next, a multiple of 8, at least that of the longest q_len */
+    int64_t tree_bytes;        /* extent */
 } tril_attention;
 
-/* In which shape tril_weights() gives A. With visible(i) = max(0, kv_len - q_len + i + 1), the number of keys that
- * query i sees: */
+/* In which shape tril_weights() gives A. With columns(i) = max(0, kv_len - q_len + i + 1), one past the last key that
+ * the causal rule lets query i see; in a prefix it is the prefix, with a tree kv_len. A key among them that the query
+ * does not see has the weight 0. */
 typedef enum tril_weights_form {
-    TRIL_WEIGHTS_DENSE = 0, /* row i has kv_len columns, zero from visible(i) on; rows at row_stride, query i of a
+    TRIL_WEIGHTS_DENSE = 0, /* row i has kv_len columns, zero from columns(i) on; rows at row_stride, query i of a
                              * sequence in row q_first + i */
-    TRIL_WEIGHTS_PACKED, /* row i has visible(i) columns, and follows row i - 1 without a gap: for a whole prompt row i
+    TRIL_WEIGHTS_PACKED, /* row i has columns(i) columns, and follows row i - 1 without a gap: for a whole prompt row i
                           * starts at element i (i + 1) / 2. Sequences follow each other without a gap. */
-    TRIL_WEIGHTS_COLUMN_SUMS, /* per key the sum over the last `last_rows` queries, without storing A; not built yet */
+    TRIL_WEIGHTS_COLUMN_SUMS, /* one row for each sequence, in row s that of seqs[s]: per key the sum of its weights in
+                               * the rows of the last `last_rows` queries, which are added one by one, in their order,
+                               * as f32 from +0. A itself is not stored. A sequence without queries leaves its row
+                               * alone, and the row statistics are those of the summed rows alone. A team shares the
+                               * K/V heads of all sequences, not the rows of one. */
     TRIL_WEIGHTS_FORM_COUNT
 } tril_weights_form;
 
-/* Where the weights go: [q_heads] matrices, head_stride bytes apart. For one new token (q_len == 1) both forms are
- * the single row of kv_len weights. */
+/* Where the weights go: [q_heads] matrices, head_stride bytes apart. For one new token (q_len == 1) the first two forms
+ * are the single row of kv_len weights. */
 typedef struct tril_weights_out {
     size_t struct_size;  /* sizeof(tril_weights_out) */
     void *data;          /* element (head 0, row 0, column 0) */
     int64_t bytes;       /* extent; nothing at or past data + bytes is touched, nor any padding between rows */
     int64_t head_stride; /* bytes from a query head's matrix to the next; rows of two heads must not overlap */
-    int64_t row_stride;  /* bytes from a row to the next, at least 4 times the longest kv_len; DENSE only, else 0 */
-    int64_t last_rows;   /* COLUMN_SUMS only, else 0; not built yet */
+    int64_t row_stride;  /* bytes from a row to the next, at least the longest kv_len's elements; with PACKED 0 */
+    int64_t last_rows;   /* COLUMN_SUMS: how many of each sequence's last queries; 0, or more than q_len: all. Else 0 */
     tril_weights_form form;
-    tril_dtype dtype; /* TRIL_F32 */
+    tril_dtype dtype; /* DENSE and PACKED: TRIL_F32, TRIL_F16 or TRIL_BF16, each weight rounded once more; else F32 */
 } tril_weights_out;
 
 /* The row statistics. With s the score q.k of a visible key, c = (float)(scale * log2(e)) and t = s * c, both rounded
- * to f32, a weight is 2^(t - row_max) / row_sum; the natural log-sum-exp of the row is ln 2 * (row_max +
- * log2(row_sum)). The blockwise softmax follows Milakov and Gimelshein, "Online normalizer calculation for softmax"
- * (2018), and Dao et al., "FlashAttention" (2022), with base-2 exponentials and each block's own maximum. */
+ * to f32 (docs/contract.md has t with a soft-cap or ALiBi), a weight is 2^(t - row_max) / row_sum; the natural
+ * log-sum-exp of the row is ln 2 * (row_max + log2(row_sum)). The blockwise softmax follows Milakov and Gimelshein,
+ * "Online normalizer calculation for softmax" (2018), and Dao et al., "FlashAttention" (2022), with base-2 exponentials
+ * and each block's own maximum. */
 
 /* The bytes of workspace that `threads` threads together need for this call by tril_attend*() or tril_weights*(). The
- * tensors' pointers and extents are not looked at and may still be null; everything else of the call is checked as
- * there. The size depends on the tier in use (ask again after tril_force_isa()). For one thread it never shrinks when
- * lengths or the batch grow. A team may need more for one long sequence, whose keys it splits, than for a batch; so ask
- * for each call, or take the largest answer. A team's size also serves tril_attend() and tril_weights() of the
- * same call. v_dim may be 0 where only weights are wanted; v and out are then ignored.
+ * tensors' pointers and extents are not looked at and may still be null, and of the arrays only whether `tree` is; all
+ * else of the call is checked as there. The size depends on the tier in use (ask again after tril_force_isa()). For one
+ * thread it never shrinks when lengths or the batch grow. A team may need more for one long sequence, whose keys it
+ * splits, than for a batch; so ask for each call, or take the largest answer. A team's size also serves tril_attend()
+ * and tril_weights() of the same call. v_dim may be 0 where only weights are wanted; v and out are then ignored.
  * threads: 1 ... 256.
  * Errors: NULL (call, bytes or seqs), STRUCT, SHAPE, DTYPE, PARAM, OVERFLOW, STRIDE and ALIGN (of parts), UNSUPPORTED;
  * *bytes is then left alone. */

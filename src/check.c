@@ -2,6 +2,7 @@
 
 #include "check.h"
 #include "formats.h"
+#include "scale.h"
 
 #define MAX_HEADS  65536
 #define MAX_LENGTH INT32_MAX          /* a triangle's elements fit in 63 bits */
@@ -173,8 +174,10 @@ static tril_status check_all_unused(const tril_attention *call, enum tril_operat
 
 static tril_status check_numbers(const tril_attention *call)
 {
-    if (!finite_f32(tril_log2_scale(call->scale))) return TRIL_ERR_PARAM;
-    if (!finite_f32(call->softcap) || call->softcap < 0.0f) return TRIL_ERR_PARAM;
+    if (!finite_f32(tril_log2(call->scale))) return TRIL_ERR_PARAM;
+    if (!finite_f32(tril_log2(call->softcap)) || call->softcap < 0.0f) return TRIL_ERR_PARAM;
+    if (call->softcap > 0.0f && !finite_f32(tril_cap_scale(call->scale == 0.0f ? 1.0f : call->scale, call->softcap)))
+        return TRIL_ERR_PARAM;
     if (call->window < 0 || call->sink_tokens < 0) return TRIL_ERR_PARAM;
     return TRIL_OK;
 }
@@ -194,16 +197,6 @@ static tril_status check_shape(const tril_attention *call, enum tril_operation o
     if (call->n_blocks < 0 || call->n_blocks > INT32_MAX || (call->block_tokens == 0 && call->n_blocks != 0))
         return TRIL_ERR_SHAPE;
     return TRIL_OK;
-}
-
-/* What this version has no code for. */
-static bool unbuilt(const tril_attention *call)
-{
-    for (int64_t i = 0; i < call->n_seqs; i++) {
-        if (call->seqs[i].prefix != 0) return true;
-    }
-    return call->softcap != 0.0f || call->window != 0 || call->sink_tokens != 0 || call->sink_logits != NULL ||
-           call->alibi_slopes != NULL || call->tree != NULL || call->tree_row_stride != 0 || call->tree_bytes != 0;
 }
 
 /* Whether the sequence's range of keys is one. */
@@ -234,6 +227,8 @@ static tril_status check_seqs(const tril_attention *call, int64_t *query_tokens,
         if (seq->q_first < 0 || seq->q_len < 0 || seq->kv_len < 0 || seq->kv_first < 0) return TRIL_ERR_SHAPE;
         if (seq->q_len > MAX_LENGTH || seq->kv_len > MAX_LENGTH) return TRIL_ERR_SHAPE;
         if (!is_key_range(seq)) return TRIL_ERR_SHAPE;
+        if (seq->prefix < 0 || seq->prefix > seq->kv_len) return TRIL_ERR_SHAPE;
+        if (call->tree != NULL && seq->q_len > seq->kv_len) return TRIL_ERR_SHAPE;
         if (panels && seq->kv_first % TRIL_PANEL != 0) return TRIL_ERR_SHAPE;
         if (call->block_tokens > 0 ? seq->kv_first != 0 : seq->blocks != NULL) return TRIL_ERR_SHAPE;
         if (seq->q_first > MAX_FIRST || seq->kv_first > MAX_FIRST) return TRIL_ERR_OVERFLOW;
@@ -372,25 +367,63 @@ static tril_status check_weights(const struct tril_checked *so_far, struct tril_
 {
     const tril_attention *call = &so_far->call;
     const tril_weights_out *to = &so_far->weights;
-    struct rows rows = {to->data, to->bytes, 0, 0, call->q_heads, to->head_stride, 0, (int64_t)sizeof(float),
-                        false,    true};
+    const int64_t element = tril_unit_bytes(to->dtype);
+    struct rows rows = {to->data, to->bytes, 0, 0, call->q_heads, to->head_stride, 0, element, false, true};
 
-    if (to->form == TRIL_WEIGHTS_DENSE) {
-        int64_t longest = 0;
-        for (int64_t i = 0; i < call->n_seqs; i++) {
-            if (call->seqs[i].q_len > 0 && call->seqs[i].kv_len > longest) longest = call->seqs[i].kv_len;
-        }
-        rows.tokens = so_far->query_tokens;
-        rows.token_stride = to->row_stride;
-        rows.width = longest * (int64_t)sizeof(float);
-    } else {
+    if (to->form == TRIL_WEIGHTS_PACKED) {
         int64_t elements = 0;
         for (int64_t i = 0; i < call->n_seqs; i++)
-            TRY(mul_add(1, tril_packed_offset(&call->seqs[i], call->seqs[i].q_len), elements, &elements));
-        TRY(mul_add(elements, (int64_t)sizeof(float), 0, &rows.width));
+            TRY(mul_add(1, tril_packed_offset(call, &call->seqs[i], call->seqs[i].q_len), elements, &elements));
+        TRY(mul_add(elements, element, 0, &rows.width));
         rows.tokens = 1;
         if (to->row_stride != 0) return TRIL_ERR_STRIDE;
+        return check_rows(&rows, checked);
     }
+    int64_t longest = 0, last = 0;
+    for (int64_t i = 0; i < call->n_seqs; i++) {
+        if (call->seqs[i].q_len == 0) continue;
+        if (call->seqs[i].kv_len > longest) longest = call->seqs[i].kv_len;
+        last = i;
+    }
+    rows.tokens = to->form == TRIL_WEIGHTS_DENSE ? so_far->query_tokens : last + 1;
+    rows.token_stride = to->row_stride;
+    rows.width = longest * element;
+    return check_rows(&rows, checked);
+}
+
+/* Numbers that each query head has one of. */
+static tril_status check_head_numbers(const float *p, bool may_be_minus_inf, struct tril_checked *checked)
+{
+    const int32_t heads = checked->call.q_heads;
+    if (p == NULL) return TRIL_OK;
+    if ((uintptr_t)p % sizeof(float) != 0) return TRIL_ERR_ALIGN;
+    for (int32_t i = 0; i < heads; i++) {
+        if (!finite_f32(tril_log2(p[i])) && !(may_be_minus_inf && p[i] == -__builtin_inff())) return TRIL_ERR_PARAM;
+    }
+    checked->regions[checked->n_regions++] =
+        (struct tril_region){.begin = (uintptr_t)p, .bytes = (uint64_t)heads * sizeof(float), .written = false};
+    return TRIL_OK;
+}
+
+static tril_status check_tree(struct tril_checked *checked)
+{
+    const tril_attention *call = &checked->call;
+    int64_t longest = 0;
+    if (call->tree == NULL) return TRIL_OK;
+    for (int64_t i = 0; i < call->n_seqs; i++) {
+        if (call->seqs[i].q_len > longest) longest = call->seqs[i].q_len;
+    }
+    const int64_t word = (int64_t)sizeof(uint64_t);
+    const struct rows rows = {call->tree,
+                              call->tree_bytes,
+                              checked->query_tokens,
+                              call->tree_row_stride,
+                              1,
+                              0,
+                              (longest + 63) / 64 * word,
+                              word,
+                              false,
+                              false};
     return check_rows(&rows, checked);
 }
 
@@ -464,6 +497,8 @@ tril_status tril_check_call(const tril_attention *call, enum tril_operation oper
         if (to == NULL) return TRIL_ERR_NULL;
         TRY(take_struct(&checked->weights, sizeof(*to), to, to->struct_size));
         if ((unsigned)to->form >= TRIL_WEIGHTS_FORM_COUNT || (unsigned)to->dtype > TRIL_BF16) return TRIL_ERR_DTYPE;
+        if (to->form == TRIL_WEIGHTS_COLUMN_SUMS && to->dtype != TRIL_F32) return TRIL_ERR_DTYPE;
+        if (to->form != TRIL_WEIGHTS_COLUMN_SUMS && to->last_rows != 0) return TRIL_ERR_STRUCT;
         if (to->last_rows < 0) return TRIL_ERR_SHAPE;
         checked->call.v_dim = 0;
     }
@@ -478,10 +513,8 @@ tril_status tril_check_call(const tril_attention *call, enum tril_operation oper
     if (!blockwise && (c->out_part_stride != 0 || c->statistics_part_stride != 0)) return TRIL_ERR_STRIDE;
     if (c->out_part_stride % (int64_t)sizeof(float) != 0) return TRIL_ERR_ALIGN;
     TRY(check_all_unused(c, operation));
-    if (unbuilt(c)) return TRIL_ERR_UNSUPPORTED;
-    if (operation == TRIL_WEIGHING && (to->form == TRIL_WEIGHTS_COLUMN_SUMS || to->dtype != TRIL_F32 ||
-                                       to->last_rows != 0 || c->flags != 0 || has_key_range(c)))
-        return TRIL_ERR_UNSUPPORTED;
+    if (c->tree == NULL && (c->tree_row_stride != 0 || c->tree_bytes != 0)) return TRIL_ERR_STRUCT;
+    if (operation == TRIL_WEIGHING && (c->flags != 0 || has_key_range(c))) return TRIL_ERR_UNSUPPORTED;
     if (operation == TRIL_SIZING || operation == TRIL_SIZING_WEIGHTS) return TRIL_OK;
     if (checked->query_tokens == 0) return TRIL_OK; /* no tensor is touched */
 
@@ -496,6 +529,9 @@ tril_status tril_check_call(const tril_attention *call, enum tril_operation oper
     } else {
         TRY(check_weights(checked, checked));
     }
+    TRY(check_head_numbers(c->sink_logits, true, checked));
+    TRY(check_head_numbers(c->alibi_slopes, false, checked));
+    TRY(check_tree(checked));
     TRY(check_statistics(c->row_max, parts, checked, checked));
     TRY(check_statistics(c->row_sum, parts, checked, checked));
     checked->regions[checked->n_regions++] = (struct tril_region){
@@ -550,6 +586,11 @@ tril_status tril_check_pages(const tril_attention *call, int32_t *to)
         if (pages == 0) continue;
         const volatile int32_t *from = seq->blocks + tril_first_page(call, seq); /* each is read once */
         for (int64_t page = 0; page < pages; page++) {
+            *to = 0; /* a page that no query sees */
+            if (!tril_page_is_seen(call, seq, page + tril_first_page(call, seq))) {
+                to++;
+                continue;
+            }
             const int32_t block = from[page];
             if (block < 0 || block >= call->n_blocks) return TRIL_ERR_BLOCK_TABLE;
             *to++ = block;

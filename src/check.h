@@ -19,15 +19,9 @@ struct tril_checked {
     tril_attention call; /* the caller's, brought to this version's size */
     tril_weights_out weights;
     int64_t query_tokens; /* rows of q, out and the statistics; 0: nothing to do */
-    struct tril_region regions[12];
+    struct tril_region regions[16];
     int n_regions;
 };
-
-/* c = round(scale * log2 e); the one number that the checks and the run share. */
-static inline float tril_log2_scale(float scale)
-{
-    return (float)(scale * 1.4426950408889634);
-}
 
 tril_status tril_check_call(const tril_attention *call, enum tril_operation operation, const tril_weights_out *to,
                             struct tril_checked *checked);

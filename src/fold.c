@@ -56,12 +56,27 @@ void tril_fold_parts(const tril_partial *parts, int64_t n, int64_t row, int dim,
     *sum = -0.0f;
 }
 
+/* The row's weights from its t: what it sees, and 0 elsewhere. */
+static void end_weights(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
+                        const struct tril_kernels *kernels, float max, float sum)
+{
+    const bool dense = job->weights->form == TRIL_WEIGHTS_DENSE;
+    const int64_t columns = dense ? task->seq->kv_len : row->view.end;
+    float *to = tril_weights_row(job, task, row->query, row->head);
+    for (int64_t from = 0, end; from < columns; from = end) {
+        end = tril_stretch(job->call, task->seq, row->query, &row->view, from, columns);
+        if (tril_row_sees(job, task, row, from))
+            kernels->weights_end(to + from, end - from, max, sum);
+        else
+            memset(to + from, 0, (size_t)(end - from) * sizeof(float));
+    }
+}
+
 void tril_fold_unit(const struct tril_job *job, const struct tril_task *task, const struct tril_kernels *kernels)
 {
     const int dim = job->weights == NULL ? job->call->v_dim : 0;
-    const int64_t begin_key = task->seq->key_begin;
-    const int64_t blocks = (task->unit_keys - begin_key + TRIL_KEY_BLOCK - 1) / TRIL_KEY_BLOCK;
-    const int64_t folded = blocks / task->parts; /* by the first part, as it went */
+    const int64_t blocks = tril_unit_blocks(task), folded = blocks / task->parts; /* by the first part, as it went */
+    const int64_t first_end = tril_unit_block(task, folded - 1) + TRIL_KEY_BLOCK;
     struct tril_task first = *task, later = *task, whole = *task;
     first.part = 0;
     later.part = 1;
@@ -69,27 +84,35 @@ void tril_fold_unit(const struct tril_job *job, const struct tril_task *task, co
     whole.parts = 1;
     for (int64_t i = 0; i < tril_task_rows(job, task); i++) {
         const struct tril_task_row row = tril_task_row(job, task, i);
-        const int64_t end = row.visible < task->unit_keys ? row.visible : task->unit_keys;
-        const struct tril_place to = tril_place_of(job, &whole, &row, begin_key);
-        struct tril_place from = tril_place_of(job, &first, &row, begin_key);
-        float none, max = -__builtin_inff(), sum = 0.0f;
-        float *o = dim > 0 ? (float *)from.o : &none; /* the first state's memory is the row's from now on */
-        if (end > begin_key) {
-            struct tril_state states[AT_ONCE] = {{from.o, *from.max, *from.sum}};
-            int held = 0;
-            begin(o, dim, &max, &sum, &states[0]);
-            for (int64_t key = begin_key + folded * TRIL_KEY_BLOCK; key < end; key += TRIL_KEY_BLOCK) {
-                from = tril_place_of(job, &later, &row, key);
-                states[held++] = (struct tril_state){from.o, *from.max, *from.sum};
-                if (held < AT_ONCE && key + TRIL_KEY_BLOCK < end) continue;
-                kernels->fold(o, dim, &max, &sum, states, held);
-                held = 0;
+        const struct tril_place to = tril_place_of(job, &whole, &row, task->seq->key_begin);
+        struct tril_state states[AT_ONCE];
+        float none = 0.0f, max = -__builtin_inff(), sum = 0.0f, *o = NULL;
+        int held = 0;
+        for (int64_t number = folded - 1; number < blocks; number++) {
+            const int64_t key = tril_unit_block(task, number);
+            const bool together = number < folded;
+            if (!tril_row_sees_any(job, task, &row, together ? task->unit_first : key,
+                                   together ? first_end : key + TRIL_KEY_BLOCK))
+                continue;
+            const struct tril_place from = tril_place_of(job, together ? &first : &later, &row, key);
+            const struct tril_state state = {from.o, *from.max, *from.sum};
+            if (o == NULL) {
+                o = dim > 0 ? (float *)from.o : &none; /* the first state's memory is the row's from now on */
+                begin(o, dim, &max, &sum, &state);
+                continue;
             }
-        } else if (job->weights == NULL) {
-            continue; /* the caller's place has been blanked */
+            states[held++] = state;
+            if (held < AT_ONCE) continue;
+            kernels->fold(o, dim, &max, &sum, states, held);
+            held = 0;
         }
-        if (job->weights != NULL && row.visible > 0)
-            kernels->weights_end(tril_weights_row(job->weights, task, row.query, row.head), row.visible, max, sum);
+        if (o != NULL) kernels->fold(o, dim, &max, &sum, states, held);
+        if (o == NULL && job->weights == NULL) continue; /* the caller's place has been blanked */
+        if (tril_takes_sink(job, &whole)) {
+            const struct tril_state sink = tril_sink_of(job, &row);
+            kernels->fold(o, dim, &max, &sum, &sink, 1);
+        }
+        if (job->weights != NULL) end_weights(job, task, &row, kernels, max, sum);
         if (dim > 0) kernels->store(to.o, to.type, o, dim, tril_divides(job, &whole) ? sum : 1.0f);
         tril_store_statistics(&to, max, sum);
     }

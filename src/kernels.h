@@ -19,14 +19,16 @@
 
 #include "formats.h"
 #include "plan.h"
+#include "scale.h"
 
 struct tril_job {
     const tril_attention *call;
     const tril_weights_out *weights; /* null in an attend call */
     const struct tril_plan *plan;
-    float *states;        /* of the split units, in the workspace */
-    const int32_t *pages; /* paged K/V: the sequences' block tables, checked, one behind the other */
-    float log2_scale;     /* c = round(scale * log2 e): t = round(s * c) */
+    float *states;             /* of the split units, in the workspace */
+    const int32_t *pages;      /* paged K/V: the sequences' block tables, checked, one behind the other */
+    float log2_scale;          /* c = round(scale * log2 e): t = round(s * c) */
+    float cap_scale, log2_cap; /* with a soft-cap t = tanh(s * cap_scale) * log2_cap instead */
 };
 
 /* A partial result of one row, to be folded. */
@@ -43,7 +45,7 @@ struct tril_kernels {
     void (*attend)(const struct tril_job *, const struct tril_task *, float *workspace);
     /* All of the task's rows; the parts of a split unit write t where the weights will be, and states. */
     void (*weights)(const struct tril_job *, const struct tril_task *, float *workspace);
-    /* Turns a row's t into weights, once its statistics are known: n of them, in place. */
+    /* Turns a stretch of a row's t into weights, once its statistics are known: n of them, in place. */
     void (*weights_end)(float *row, int64_t n, float max, float sum);
     /* Folds n states into a row's running o, *max and *sum, ascending. Leaves out those with a sum of -0. */
     void (*fold)(float *o, int dim, float *max, float *sum, const struct tril_state *states, int n);
@@ -51,6 +53,8 @@ struct tril_kernels {
     void (*store)(void *to, tril_dtype type, const float *o, int dim, float sum);
     /* The tier's exp2 on an array, for the exhaustive test: t <= 127 or NaN. */
     void (*exp2)(float *to, const float *from, size_t n);
+    /* Its tanh likewise: any t. */
+    void (*tanh)(float *to, const float *from, size_t n);
     /* tril_convert(), once it is checked. */
     void (*convert)(void *to, tril_dtype to_dtype, float *to_scale, const void *from, tril_dtype from_dtype,
                     const float *from_scale, int64_t n);
@@ -117,21 +121,23 @@ static inline float tril_scale_of(const struct tril_rows *rows, int i)
     return rows->scales == NULL ? 1.0f : tril_load_f32(rows->scales + i * rows->scale_stride);
 }
 
-/* The row of A of query `query` (counted in its sequence) and query head `head`. */
-static inline float *tril_weights_row(const tril_weights_out *to, const struct tril_task *task, int64_t query,
-                                      int64_t head)
+/* The row of A of query `query` (counted in its sequence) and query head `head`; of column sums, the sequence's. */
+static inline void *tril_weights_row(const struct tril_job *job, const struct tril_task *task, int64_t query,
+                                     int64_t head)
 {
+    const tril_weights_out *to = job->weights;
     if (to->data == NULL) return NULL; /* no row has a column */
     char *p = (char *)to->data + head * to->head_stride;
-    if (to->form == TRIL_WEIGHTS_DENSE) return (float *)(void *)(p + (task->seq->q_first + query) * to->row_stride);
-    return (float *)(void *)p + task->packed + tril_packed_offset(task->seq, query);
+    if (to->form == TRIL_WEIGHTS_COLUMN_SUMS) return p + (task->seq - job->call->seqs) * to->row_stride;
+    if (to->form == TRIL_WEIGHTS_DENSE) return p + (task->seq->q_first + query) * to->row_stride;
+    return p + (task->packed + tril_packed_offset(job->call, task->seq, query)) * tril_unit_bytes(to->dtype);
 }
 
 /* A row of a task. */
 struct tril_task_row {
     int64_t index;              /* among the task's rows */
     int64_t query, token, head; /* its query, counted in the sequence; its token of q and out; its query head */
-    int64_t visible;            /* keys of the sequence that it sees */
+    struct tril_view view;      /* keys of the sequence that it sees */
 };
 
 static inline struct tril_task_row tril_task_row(const struct tril_job *job, const struct tril_task *task,
@@ -140,7 +146,21 @@ static inline struct tril_task_row tril_task_row(const struct tril_job *job, con
     const int64_t group = job->plan->group, of_head = task->queries * group;
     const int64_t head = index / of_head, in_head = index % of_head, query = in_head / group;
     return (struct tril_task_row){index, task->query + query, task->seq->q_first + task->query + query,
-                                  (task->head + head) * group + in_head % group, tril_visible(task->position + query)};
+                                  (task->head + head) * group + in_head % group,
+                                  tril_view_of(job->call, task->seq, task->query + query)};
+}
+
+/* Whether the row sees the key; whether any of from ... to - 1. */
+static inline bool tril_row_sees(const struct tril_job *job, const struct tril_task *task,
+                                 const struct tril_task_row *row, int64_t key)
+{
+    return tril_sees(job->call, task->seq, row->query, &row->view, key);
+}
+
+static inline bool tril_row_sees_any(const struct tril_job *job, const struct tril_task *task,
+                                     const struct tril_task_row *row, int64_t from, int64_t to)
+{
+    return tril_sees_any(job->call, task->seq, row->query, &row->view, from, to);
 }
 
 static inline int64_t tril_task_rows(const struct tril_job *job, const struct tril_task *task)
@@ -173,15 +193,15 @@ static inline struct tril_place tril_place_of(const struct tril_job *job, const 
                                               const struct tril_task_row *row, int64_t key)
 {
     const tril_attention *call = job->call;
-    const int64_t block = tril_blockwise(job, task) ? (key - task->seq->key_begin) / TRIL_KEY_BLOCK : 0;
     if (tril_in_states(job, task)) {
         /* of a unit: [block][row][v_row], then [block][row] maxima, then sums */
-        const int64_t rows = tril_task_rows(job, task), v_row = job->plan->v_row;
-        const int64_t blocks = (task->unit_keys - task->seq->key_begin + TRIL_KEY_BLOCK - 1) / TRIL_KEY_BLOCK;
-        const int64_t at = block * rows + row->index;
+        const int64_t rows = tril_task_rows(job, task), v_row = job->plan->v_row, blocks = tril_unit_blocks(task);
+        const int64_t number = tril_blockwise(job, task) ? tril_unit_block_number(task, key) : 0;
+        const int64_t at = number * rows + row->index;
         float *o = job->states + task->states, *max = o + blocks * rows * v_row;
         return (struct tril_place){o + at * v_row, max + at, max + blocks * rows + at, TRIL_F32};
     }
+    const int64_t block = tril_blockwise(job, task) ? (key - task->seq->key_begin) / TRIL_KEY_BLOCK : 0;
     const int64_t statistic = row->token * call->q_heads + row->head + block * call->statistics_part_stride;
     struct tril_place to = {NULL, call->row_max == NULL ? NULL : call->row_max + statistic,
                             call->row_sum == NULL ? NULL : call->row_sum + statistic, call->out.dtype};
@@ -194,6 +214,28 @@ static inline struct tril_place tril_place_of(const struct tril_job *job, const 
 static inline bool tril_divides(const struct tril_job *job, const struct tril_task *task)
 {
     return !tril_in_states(job, task) && (job->call->flags & TRIL_UNNORMALISED) == 0;
+}
+
+/* Whether a row's result is the whole of it, so that a learned sink belongs to its sum. A sink is folded last, as a
+ * block with this maximum, a sum of 1, and an output of +0. */
+static inline bool tril_takes_sink(const struct tril_job *job, const struct tril_task *task)
+{
+    return job->call->sink_logits != NULL && tril_divides(job, task);
+}
+
+extern const float tril_nothing[TRIL_MAX_HEAD_DIM];
+
+static inline struct tril_state tril_sink_of(const struct tril_job *job, const struct tril_task_row *row)
+{
+    return (struct tril_state){tril_nothing, tril_log2(job->call->sink_logits[row->head]), 1.0f};
+}
+
+/* Whether the row sees nothing before the block at `first`. Folding begins at +0, so there a block that stays alone
+ * becomes what it would be folded onto it: a -0 of its output a +0. */
+static inline bool tril_begins_row(const struct tril_job *job, const struct tril_task *task,
+                                   const struct tril_task_row *row, int64_t first)
+{
+    return !tril_row_sees_any(job, task, row, 0, first);
 }
 
 /* One row's statistics, where asked for. */

@@ -48,30 +48,70 @@ static int64_t gcd(int64_t a, int64_t b)
     return a;
 }
 
-int64_t tril_packed_offset(const tril_seq *seq, int64_t i)
+/* The sum of 0 ... n - 1, without overflow where the result fits. */
+static int64_t triangle(int64_t n)
 {
+    return n % 2 == 0 ? n / 2 * (n - 1) : (n - 1) / 2 * n;
+}
+
+int64_t tril_packed_offset(const tril_attention *call, const tril_seq *seq, int64_t i)
+{
+    if (call->tree != NULL) return i * seq->kv_len;
     const int64_t before = seq->kv_len - seq->q_len; /* keys before the first query */
     const int64_t blind = before < 0 ? -before : 0;  /* queries that see no key */
     if (i <= blind) return 0;
-    const int64_t rows = i - blind, shortest = tril_visible(before + blind);
-    /* rows (rows - 1) / 2 without overflow where the result fits */
-    const int64_t triangle = rows % 2 == 0 ? rows / 2 * (rows - 1) : (rows - 1) / 2 * rows;
-    return rows * shortest + triangle;
+    const int64_t rows = i - blind, position = before + blind; /* of the first of them */
+    int64_t columns = rows * (position + 1) + triangle(rows);
+    const int64_t inside = min_of(rows, seq->prefix - position); /* rows in the prefix, which have all of it */
+    if (inside > 0) columns += inside * (seq->prefix - position - 1) - triangle(inside);
+    return columns;
+}
+
+/* Which of the unit's blocks none of its queries sees: the first ones, or a gap behind the sinks. */
+static void leave_out(const tril_attention *call, struct tril_task *unit)
+{
+    const int64_t last = unit->query + unit->queries - 1, begin = unit->unit_first;
+    unit->sink = tril_view_of(call, unit->seq, last).sink;
+    unit->begin = tril_view_of(call, unit->seq, unit->query).begin;
+    const int64_t gap_end = min_of(unit->begin / TRIL_KEY_BLOCK * TRIL_KEY_BLOCK,
+                                   begin + round_up(unit->unit_keys - begin, TRIL_KEY_BLOCK));
+    const int64_t gap = max_of(round_up(unit->sink, TRIL_KEY_BLOCK), begin);
+    if (gap >= gap_end) return;
+    if (gap == begin) {
+        unit->unit_first = gap_end;
+        unit->unit_keys = max_of(unit->unit_keys, gap_end);
+    } else if (gap_end >= unit->unit_keys) {
+        unit->unit_keys = gap;
+    } else {
+        unit->gap = gap;
+        unit->gap_end = gap_end;
+    }
+}
+
+/* The keys that the unit's queries see. */
+static void look(const tril_attention *call, struct tril_task *unit)
+{
+    const tril_seq *seq = unit->seq;
+    const int64_t last = unit->query + unit->queries - 1;
+    unit->position = tril_position(seq, unit->query);
+    unit->gap = unit->gap_end = unit->sink = unit->begin = 0;
+    unit->unit_first = seq->key_begin;
+    unit->unit_keys = max_of(seq->key_begin, min_of(tril_key_end(seq), tril_view_of(call, seq, last).end));
+    if (call->window > 0) leave_out(call, unit);
+    unit->first = unit->unit_first;
+    unit->keys = unit->unit_keys;
 }
 
 /* Chunk `chunk` of a sequence's queries, all K/V heads; the walk narrows it down. */
 static void unit_of(const struct tril_plan *plan, const tril_attention *call, const tril_seq *seq, int64_t chunk,
                     int64_t head, struct tril_task *unit)
 {
-    const int64_t query = chunk * plan->positions, end = tril_key_end(seq);
+    const int64_t query = plan->whole ? max_of(seq->q_len - plan->last_rows, 0) : chunk * plan->positions;
     memset(unit, 0, sizeof *unit);
     unit->seq = seq;
     unit->query = query;
-    unit->queries = min_of(plan->positions, seq->q_len - query);
-    unit->position = seq->kv_len - seq->q_len + query;
-    unit->first = seq->key_begin;
-    unit->keys = max_of(unit->first, min_of(end, tril_visible(unit->position + unit->queries - 1)));
-    unit->unit_keys = unit->keys;
+    unit->queries = plan->whole ? seq->q_len - query : min_of(plan->positions, seq->q_len - query);
+    look(call, unit);
     unit->token = seq->kv_first - seq->key_begin;
     unit->few = unit->queries * plan->group <= plan->few_rows;
     unit->head = head;
@@ -82,25 +122,29 @@ static void unit_of(const struct tril_plan *plan, const tril_attention *call, co
     }
 }
 
-static int64_t chunks_of(const struct tril_plan *plan, const tril_seq *seq)
+void tril_part_of_whole(const struct tril_plan *plan, const tril_attention *call, const struct tril_task *whole,
+                        int64_t query, struct tril_task *task)
 {
-    return ceil_div(seq->q_len, plan->positions);
+    *task = *whole;
+    task->query = query;
+    task->queries = min_of(plan->positions, whole->query + whole->queries - query);
+    look(call, task);
 }
 
-static int64_t unit_blocks(const struct tril_task *unit)
+static int64_t chunks_of(const struct tril_plan *plan, const tril_seq *seq)
 {
-    return ceil_div(unit->unit_keys - unit->first, TRIL_KEY_BLOCK);
+    return plan->whole ? seq->q_len > 0 : ceil_div(seq->q_len, plan->positions);
 }
 
 static int64_t unit_parts(const struct tril_plan *plan, const struct tril_task *unit)
 {
-    return max_of(1, min_of(plan->parts, unit_blocks(unit)));
+    return max_of(1, min_of(plan->parts, tril_unit_blocks(unit)));
 }
 
 /* A state of each row for each block. */
 static int64_t unit_states(const struct tril_plan *plan, const struct tril_task *unit)
 {
-    return unit_blocks(unit) * unit->heads * unit->queries * plan->group * (plan->v_row + 2);
+    return tril_unit_blocks(unit) * unit->heads * unit->queries * plan->group * (plan->v_row + 2);
 }
 
 /* Makes the next unit of the pass the walk's; false at its end. */
@@ -132,7 +176,7 @@ static bool next_unit(const struct tril_plan *plan, const tril_attention *call, 
             walk->parts = unit_parts(plan, &walk->unit);
             return true;
         }
-        walk->packed += tril_packed_offset(seq, seq->q_len);
+        walk->packed += tril_packed_offset(call, seq, seq->q_len);
         walk->pages += tril_pages(call, seq);
     }
     return false;
@@ -140,20 +184,22 @@ static bool next_unit(const struct tril_plan *plan, const tril_attention *call, 
 
 static void next_part(struct tril_walk *walk, struct tril_task *task)
 {
-    const int64_t blocks = unit_blocks(&walk->unit), parts = walk->parts, part = walk->part++;
+    const int64_t blocks = tril_unit_blocks(&walk->unit), parts = walk->parts, part = walk->part++;
     *task = walk->unit;
     task->part = part;
     task->parts = parts;
     if (parts == 1) return;
     /* The last parts take the remainder: later keys are the ones that fewer rows see. */
     const int64_t begin = blocks * part / parts, end = blocks * (part + 1) / parts;
-    task->first = walk->unit.first + begin * TRIL_KEY_BLOCK;
-    task->keys = min_of(walk->unit.keys, walk->unit.first + end * TRIL_KEY_BLOCK);
+    task->first = tril_unit_block(&walk->unit, begin);
+    task->keys = min_of(walk->unit.keys, tril_unit_block(&walk->unit, end - 1) + TRIL_KEY_BLOCK);
 }
 
 static int64_t task_size(const struct tril_plan *plan, const struct tril_task *task)
 {
-    return task->heads * task->queries * plan->group * (task->keys - task->first + 1);
+    const bool across = task->first < task->gap && task->keys > task->gap_end;
+    const int64_t keys = task->keys - task->first - (across ? task->gap_end - task->gap : 0);
+    return task->heads * task->queries * plan->group * (keys + 1);
 }
 
 /* 0 for the tasks of the largest class, levels - 1 for all the small ones. */
@@ -203,10 +249,10 @@ static void cut_for_team(struct tril_plan *plan, const tril_attention *call, int
         queries += call->seqs[i].q_len;
     const int64_t least = round_up(ceil_div(MIN_ROWS, plan->group), step);
     const int64_t even = max_of(queries / ceil_div(want, call->kv_heads) / step * step, least);
-    plan->positions = min_of(plan->positions, even);
+    if (!plan->whole) plan->positions = min_of(plan->positions, even);
     plan->few_heads = min_of(plan->few_heads, ceil_div((int64_t)call->kv_heads * TRIL_TASKS_PER_THREAD, threads));
     const int64_t units = count_units(plan, call, &largest);
-    if (units > 0 && units < want) plan->parts = ceil_div(want, units);
+    if (units > 0 && units < want && plan->splits) plan->parts = ceil_div(want, units);
     plan->levels = LEVELS;
     plan->top = log2_of(largest / plan->parts);
 }
@@ -233,7 +279,7 @@ static void lay_out_area(struct tril_plan *plan, const tril_attention *call, con
     plan->v = place(&at, all_few ? TRIL_FEW_STEP * plan->v_row : plan->v_row / TRIL_PANEL * (int64_t)plan->v_panel);
     plan->s = place(&at, max_of((int64_t)blocking->tile_rows * TRIL_SCORE_ROW, few * TRIL_FEW_SCORE_ROW));
     plan->o = place(&at, rows * plan->v_row);
-    plan->block_o = place(&at, few * plan->v_row);
+    plan->block_o = place(&at, max_of(blocking->tile_rows, few) * plan->v_row);
     plan->row_max = place(&at, rows);
     plan->row_sum = place(&at, rows);
     int64_t pages = 0;
@@ -243,9 +289,12 @@ static void lay_out_area(struct tril_plan *plan, const tril_attention *call, con
     plan->area = at;
 }
 
-bool tril_plan_make(struct tril_plan *plan, const tril_attention *call, const struct tril_blocking *blocking,
-                    int threads)
+bool tril_plan_make(struct tril_plan *plan, const tril_attention *call, const tril_weights_out *weights,
+                    const struct tril_blocking *blocking, int threads)
 {
+    plan->whole = weights != NULL && weights->form == TRIL_WEIGHTS_COLUMN_SUMS;
+    plan->splits = weights == NULL || (!plan->whole && weights->dtype == TRIL_F32);
+    plan->last_rows = plan->whole && weights->last_rows > 0 ? weights->last_rows : INT64_MAX;
     plan->group = call->q_heads / call->kv_heads;
     /* Whole tiles: the smallest number of positions whose rows are a multiple of the tile's, as often as it fits. */
     const int64_t step = blocking->tile_rows / gcd(blocking->tile_rows, plan->group);

@@ -3,8 +3,7 @@
 #ifndef TRIL_PLAN_H
 #define TRIL_PLAN_H
 
-#include <stdbool.h>
-#include "tril.h"
+#include "sight.h"
 
 /* How a tier likes its work cut; data in its kernel table. */
 struct tril_blocking {
@@ -42,8 +41,11 @@ struct tril_plan {
     int64_t few_rows;  /* of the tier's blocking */
     int64_t few_heads; /* K/V heads that a few-row task may take: more than 1 only where a token's heads lie together */
     int64_t parts;     /* a unit's keys are split into so many tasks, as far as it has blocks */
-    int levels;        /* passes of the walk, from the largest tasks to the smallest */
-    int top;           /* log2 of the largest task's size */
+    bool splits;       /* whether they may be: not where the rows of the result have no room for t */
+    bool whole;        /* column sums: a unit is all of a sequence's queries, of which the last_rows ones count */
+    int64_t last_rows;
+    int levels; /* passes of the walk, from the largest tasks to the smallest */
+    int top;    /* log2 of the largest task's size */
     /* The workspace, from its 64-byte aligned start, in floats: the team's counters, the states of split units, and
      * `threads` areas of `area` floats. */
     size_t states, areas, area;
@@ -55,7 +57,7 @@ struct tril_plan {
     size_t v, v_panel;       /* [v_row/16], v_panel floats apart, of [key][16]: one packed block of values */
     size_t s;                /* [tile_rows][TRIL_SCORE_ROW] or [row][TRIL_FEW_SCORE_ROW]: scores, then weights */
     size_t o;                /* [row][v_row]: the output before the division */
-    size_t block_o;          /* [row][v_row]: one block's part of it, few-row tasks only */
+    size_t block_o;          /* [row][v_row]: one block's part of it, of few-row tasks and of one tile's rows */
     size_t row_max, row_sum; /* [row] */
     size_t pages;            /* paged K/V: the block tables, int32 */
 };
@@ -67,16 +69,18 @@ struct tril_task {
     int64_t head, heads;    /* K/V heads; more than one in a few-row task only */
     int64_t query, queries; /* first query of the sequence, how many */
     int64_t position;       /* where the first query stands; negative where it sees no key */
-    int64_t first, keys; /* positions first ... keys - 1: a multiple of TRIL_KEY_BLOCK, and what the last query sees */
-    int64_t token;       /* the token of k and v that holds position 0 (before them, if key_begin is not 0) */
-    int64_t packed;      /* TRIL_WEIGHTS_PACKED: element of the sequence's first row */
-    int64_t pages;       /* paged K/V: where the sequence's table is in the job's, counted from position 0 */
+    int64_t first, keys;  /* positions first ... keys - 1: a multiple of TRIL_KEY_BLOCK, and what the last query sees */
+    int64_t gap, gap_end; /* of them none sees these, whole blocks between sinks and windows; or both are 0 */
+    int64_t sink, begin;  /* and none sees what lies between keys 0 ... sink - 1 and those from `begin` on */
+    int64_t token;        /* the token of k and v that holds position 0 (before them, if key_begin is not 0) */
+    int64_t packed;       /* TRIL_WEIGHTS_PACKED: element of the sequence's first row */
+    int64_t pages;        /* paged K/V: where the sequence's table is in the job's, counted from position 0 */
     bool few;
     /* Of a split unit: */
-    int64_t part, parts; /* 1: it is not split */
-    int64_t unit;        /* its number among the split units */
-    int64_t unit_keys;   /* what the unit sees: `keys` of its last part */
-    int64_t states;      /* floats from plan.states on; see tril_place_of() */
+    int64_t part, parts;           /* 1: it is not split */
+    int64_t unit;                  /* its number among the split units */
+    int64_t unit_first, unit_keys; /* what the unit sees: `first` of its first part, `keys` of its last one */
+    int64_t states;                /* floats from plan.states on; see tril_place_of() */
 };
 
 /* Walks the tasks of a call, the largest first where there is a team: start with a zeroed one. */
@@ -89,16 +93,37 @@ struct tril_walk {
     int64_t packed, pages, units, states; /* sums over the units before it */
 };
 
-/* How many keys the query at `position` sees. */
-static inline int64_t tril_visible(int64_t position)
-{
-    return position < 0 ? 0 : position + 1;
-}
-
 /* One past the last position of the sequence's range of keys. */
 static inline int64_t tril_key_end(const tril_seq *seq)
 {
     return seq->key_end == 0 ? seq->kv_len : seq->key_end;
+}
+
+/* The block of the task's keys after the one at `first`. */
+static inline int64_t tril_next_block(const struct tril_task *task, int64_t first)
+{
+    first += TRIL_KEY_BLOCK;
+    return first == task->gap ? task->gap_end : first;
+}
+
+/* The unit's blocks that are not in its gap, by number: where it begins, and the other way about. */
+static inline int64_t tril_unit_block(const struct tril_task *unit, int64_t number)
+{
+    const int64_t first = unit->unit_first + number * TRIL_KEY_BLOCK;
+    return unit->gap < unit->gap_end && first >= unit->gap ? first + (unit->gap_end - unit->gap) : first;
+}
+
+static inline int64_t tril_unit_block_number(const struct tril_task *unit, int64_t first)
+{
+    const int64_t before = first < unit->gap_end ? 0 : unit->gap_end - unit->gap;
+    return (first - before - unit->unit_first) / TRIL_KEY_BLOCK;
+}
+
+/* How many there are. */
+static inline int64_t tril_unit_blocks(const struct tril_task *unit)
+{
+    const int64_t keys = unit->unit_keys - unit->unit_first - (unit->gap_end - unit->gap);
+    return (keys + TRIL_KEY_BLOCK - 1) / TRIL_KEY_BLOCK;
 }
 
 /* TRIL_BLOCKWISE: the parts of a sequence. */
@@ -107,7 +132,7 @@ static inline int64_t tril_seq_blocks(const tril_seq *seq)
     return (tril_key_end(seq) - seq->key_begin + TRIL_KEY_BLOCK - 1) / TRIL_KEY_BLOCK;
 }
 
-/* Paged K/V: the entries of a sequence's table that its keys need, from the first one on. */
+/* Paged K/V: the entries of a sequence's table for its range of keys, from the first one on. */
 static inline int64_t tril_first_page(const tril_attention *call, const tril_seq *seq)
 {
     return seq->key_begin / call->block_tokens;
@@ -120,12 +145,28 @@ static inline int64_t tril_pages(const tril_attention *call, const tril_seq *seq
     return (end - 1) / call->block_tokens + 1 - tril_first_page(call, seq);
 }
 
+/* Whether any query sees a key of the page. */
+static inline bool tril_page_is_seen(const tril_attention *call, const tril_seq *seq, int64_t page)
+{
+    const int64_t from = page * call->block_tokens, to = from + call->block_tokens;
+    if (call->tree == NULL) /* what the first query sees from its window on, the next ones see on and on */
+        return from < tril_view_of(call, seq, seq->q_len - 1).sink || to > tril_view_of(call, seq, 0).begin;
+    for (int64_t query = 0; query < seq->q_len; query++) {
+        const struct tril_view view = tril_view_of(call, seq, query);
+        if (tril_sees_any(call, seq, query, &view, from, to)) return true;
+    }
+    return false;
+}
+
 /* TRIL_WEIGHTS_PACKED: where row i begins, in elements from the sequence's first row; i == q_len gives the size. */
-int64_t tril_packed_offset(const tril_seq *seq, int64_t i);
+int64_t tril_packed_offset(const tril_attention *call, const tril_seq *seq, int64_t i);
 
 /* False where a size does not fit. */
-bool tril_plan_make(struct tril_plan *plan, const tril_attention *call, const struct tril_blocking *blocking,
-                    int threads);
+bool tril_plan_make(struct tril_plan *plan, const tril_attention *call, const tril_weights_out *weights,
+                    const struct tril_blocking *blocking, int threads);
+/* tril_plan.whole: the unit's queries from `query` on, as many as a task takes. */
+void tril_part_of_whole(const struct tril_plan *plan, const tril_attention *call, const struct tril_task *whole,
+                        int64_t query, struct tril_task *task);
 bool tril_plan_next(const struct tril_plan *plan, const tril_attention *call, struct tril_walk *walk,
                     struct tril_task *task);
 

@@ -5,6 +5,8 @@
 
 #include "kernels.h"
 
+const float tril_nothing[TRIL_MAX_HEAD_DIM];
+
 #define LANES     16
 #define MINUS_INF (-__builtin_inff())
 
@@ -87,6 +89,24 @@ static float exp2_once(float t)
     return p;
 }
 
+/* tanh x = m / (m + 2) with m = e^(2 |x|) - 1, which is q 2^n + (2^n - 1) with q = 2^r - 1 from the polynomial above:
+ * no digit is lost where x is small. From 30 powers of two on the quotient is 1. */
+static float tanh_once(float x)
+{
+    const float t = (x < 0.0f ? -x : x) * 0x1.715476p+1f;
+    if (t != t) return t;
+    const float u = t < 30.0f ? t : 30.0f, magic = 0x1.8p23f, n = (u + magic) - magic, r = u - n;
+    float q = 0x1.3fa208p-13f;
+    q = fma_once(q, r, 0x1.5f0b82p-10f);
+    q = fma_once(q, r, 0x1.3b30a0p-7f);
+    q = fma_once(q, r, 0x1.c6af76p-5f);
+    q = fma_once(q, r, 0x1.ebfbd8p-3f);
+    q = fma_once(q, r, 0x1.62e430p-1f);
+    q = q * r;
+    const float two_n = (float)(1 << (int)n), m = fma_once(two_n, q, two_n - 1.0f), y = m / (m + 2.0f);
+    return __builtin_copysignf(y, x);
+}
+
 static float larger(float x, float best)
 {
     return x > best ? x : best; /* a NaN x leaves best */
@@ -148,19 +168,35 @@ static float score(const struct tril_job *job, const float *q, const float *k)
     return s;
 }
 
-/* t of n keys from `first` on; their maximum, and the sum of their p, 16 lanes by position and then a tree. */
+/* t of the key: its score scaled, or capped, and its distance's share. The distance is exact up to 2^24; beyond that it
+ * is rounded from the block's first key on. */
+static float logit(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
+                   int64_t key, float s)
+{
+    const tril_attention *call = job->call;
+    float t = call->softcap > 0.0f ? tanh_once(s * job->cap_scale) * job->log2_cap : s * job->log2_scale;
+    if (call->alibi_slopes == NULL) return t;
+    const int64_t first = key - key % TRIL_KEY_BLOCK;
+    const float distance = (float)(first - tril_position(task->seq, row->query)) + (float)(key - first);
+    return fma_once(tril_log2(call->alibi_slopes[row->head]), distance, t);
+}
+
+/* t of n keys from `first` on, of those that the row sees; their maximum, and the sum of their p, 16 lanes by position
+ * and then a tree. */
 static void block_softmax(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
                           int64_t first, int n, float *ws, float *t, float *max, float *sum)
 {
     const float *q = query_row(job, row, ws + job->plan->q);
     float best = MINUS_INF, lane[LANES] = {0.0f};
     for (int j = 0; j < n; j++) {
+        if (!tril_row_sees(job, task, row, first + j)) continue;
         const float *k = key_row(job, task, first + j, row->head / job->plan->group, ws + job->plan->k);
-        t[j] = score(job, q, k) * job->log2_scale;
+        t[j] = logit(job, task, row, first + j, score(job, q, k));
         best = larger(t[j], best);
     }
-    for (int j = 0; j < n; j++)
-        lane[j % LANES] += exp2_from(t[j], best);
+    for (int j = 0; j < n; j++) {
+        if (tril_row_sees(job, task, row, first + j)) lane[j % LANES] += exp2_from(t[j], best);
+    }
     for (int half = LANES / 2; half > 0; half /= 2) {
         for (int j = 0; j < half; j++)
             lane[j] += lane[j + half];
@@ -179,10 +215,10 @@ static void fold(float *row_max, float *row_sum, float max, float sum, float *ol
     *row_sum = fma_once(*row_sum, *old, sum * *fresh);
 }
 
-/* How many of the block's keys a row of the task sees. */
+/* How many of the block's keys lie before the end of what a row of the task sees. */
 static int block_keys(const struct tril_task *task, const struct tril_task_row *row, int64_t first)
 {
-    const int64_t end = row->visible < task->keys ? row->visible : task->keys;
+    const int64_t end = row->view.end < task->keys ? row->view.end : task->keys;
     return end - first < TRIL_KEY_BLOCK ? (int)(end - first) : TRIL_KEY_BLOCK;
 }
 
@@ -199,18 +235,24 @@ static void attend_block(const struct tril_job *job, const struct tril_task *tas
     const bool pairs = call->math == TRIL_MATH_BF16;
     const int64_t head = row->head / job->plan->group;
     float *room = o + job->plan->v_row; /* of a faster tier's panels: two rows more */
-    for (int j = 0; j < n; j += pairs ? 2 : 1) {
+    for (int j = 0; j < n && !pairs; j++) {
+        if (!tril_row_sees(job, task, row, first + j)) continue;
         const float *v = value_row(job, task, first + j, head, room), weight = exp2_from(p[j], *max);
-        if (!pairs) {
-            for (int d = 0; d < call->v_dim; d++)
-                o[d] = fma_once(weight, v[d], o[d]);
-            continue;
-        }
-        const bool both = j + 1 < n;
-        const float *next = both ? value_row(job, task, first + j + 1, head, room + job->plan->v_row) : v;
-        const float next_weight = both ? to_bf16(exp2_from(p[j + 1], *max)) : 0.0f;
         for (int d = 0; d < call->v_dim; d++)
-            o[d] = two_products(to_bf16(weight), to_bf16(v[d]), next_weight, both ? to_bf16(next[d]) : 0.0f, o[d]);
+            o[d] = fma_once(weight, v[d], o[d]);
+    }
+    for (int j = 0; j < n && pairs; j += 2) {
+        bool seen[2];
+        const float *v[2];
+        float weight[2];
+        for (int i = 0; i < 2; i++) {
+            seen[i] = j + i < n && tril_row_sees(job, task, row, first + j + i);
+            v[i] = seen[i] ? value_row(job, task, first + j + i, head, room + i * job->plan->v_row) : NULL;
+            weight[i] = seen[i] ? to_bf16(exp2_from(p[j + i], *max)) : 0.0f;
+        }
+        for (int d = 0; d < call->v_dim && (seen[0] || seen[1]); d++)
+            o[d] = two_products(weight[0], seen[0] ? to_bf16(v[0][d]) : 0.0f, weight[1],
+                                seen[1] ? to_bf16(v[1][d]) : 0.0f, o[d]);
     }
 }
 
@@ -227,6 +269,18 @@ static void store(void *to, tril_dtype type, const float *o, int dim, float sum)
     }
 }
 
+/* A learned sink closes the row. */
+static void fold_sink(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
+                      float *o, int dim, float *row_max, float *row_sum)
+{
+    if (!tril_takes_sink(job, task)) return;
+    const struct tril_state sink = tril_sink_of(job, row);
+    float old, fresh;
+    fold(row_max, row_sum, sink.max, sink.sum, &old, &fresh);
+    for (int d = 0; d < dim; d++)
+        o[d] = fma_once(o[d], old, 0.0f * fresh);
+}
+
 static void attend_row(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
                        float *ws)
 {
@@ -234,14 +288,16 @@ static void attend_row(const struct tril_job *job, const struct tril_task *task,
     float *o = ws + job->plan->o, *block = ws + job->plan->v;
     float row_max = MINUS_INF, row_sum = 0.0f;
 
+    if (!tril_row_sees_any(job, task, row, task->first, task->keys)) return;
     for (int d = 0; d < call->v_dim; d++)
         o[d] = 0.0f;
-    for (int64_t first = task->first; first < task->keys && first < row->visible; first += TRIL_KEY_BLOCK) {
+    for (int64_t first = task->first; first < task->keys; first = tril_next_block(task, first)) {
         float max, sum, old, fresh;
+        if (!tril_row_sees_any(job, task, row, first, first + TRIL_KEY_BLOCK)) continue;
         attend_block(job, task, row, first, ws, block, &max, &sum);
         if (tril_blockwise(job, task)) {
             const struct tril_place to = tril_place_of(job, task, row, first);
-            for (int d = 0; first == 0 && d < call->v_dim; d++) /* the first block of all is folded onto +0 */
+            for (int d = 0; tril_begins_row(job, task, row, first) && d < call->v_dim; d++)
                 block[d] += 0.0f;
             store(to.o, to.type, block, call->v_dim, 1.0f);
             tril_store_statistics(&to, max, sum);
@@ -252,44 +308,91 @@ static void attend_row(const struct tril_job *job, const struct tril_task *task,
             o[d] = fma_once(o[d], old, block[d] * fresh);
     }
     if (tril_blockwise(job, task)) return;
+    fold_sink(job, task, row, o, call->v_dim, &row_max, &row_sum);
     const struct tril_place to = tril_place_of(job, task, row, task->first);
     store(to.o, to.type, o, call->v_dim, tril_divides(job, task) ? row_sum : 1.0f);
     tril_store_statistics(&to, row_max, row_sum);
 }
 
+static float weight_of(float t, float max, float sum)
+{
+    return exp2_from(t, max) / (sum == 0.0f ? 1.0f : sum);
+}
+
 static void weights_end(float *row, int64_t n, float max, float sum)
 {
     for (int64_t j = 0; j < n; j++)
-        row[j] = exp2_from(row[j], max) / (sum == 0.0f ? 1.0f : sum);
+        row[j] = weight_of(row[j], max, sum);
+}
+
+/* A weight, or 0, to its place in the row, in its type; column sums are added up. */
+static void put_weight(const struct tril_job *job, char *row, int64_t column, float w)
+{
+    const tril_weights_out *to = job->weights;
+    char *p = row + column * tril_unit_bytes(to->dtype);
+    const uint16_t half = to->dtype == TRIL_F16 ? tril_to_f16(w) : tril_to_bf16(w);
+    if (to->form == TRIL_WEIGHTS_COLUMN_SUMS) w = tril_load_f32(p) + w;
+    if (to->dtype == TRIL_F32)
+        memcpy(p, &w, sizeof w);
+    else
+        memcpy(p, &half, sizeof half);
+}
+
+/* The row's statistics over the task's keys, and, where there is room for it, its t in the places of the weights. */
+static void weights_statistics(const struct tril_job *job, const struct tril_task *task,
+                               const struct tril_task_row *row, float *ws, float *to, float *row_max, float *row_sum)
+{
+    float *t = ws + job->plan->s;
+    for (int64_t first = task->first; first < task->keys; first = tril_next_block(task, first)) {
+        float max, sum, old, fresh;
+        if (!tril_row_sees_any(job, task, row, first, first + TRIL_KEY_BLOCK)) continue;
+        const int n = block_keys(task, row, first);
+        block_softmax(job, task, row, first, n, ws, t, &max, &sum);
+        if (to != NULL) memcpy(to + first, t, (size_t)n * sizeof(float));
+        if (tril_blockwise(job, task)) {
+            const struct tril_place state = tril_place_of(job, task, row, first);
+            tril_store_statistics(&state, max, sum);
+        }
+        fold(row_max, row_sum, max, sum, &old, &fresh);
+    }
+}
+
+/* A part of a split unit: t, until the row's statistics are known. */
+static void weights_part(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
+                         float *ws)
+{
+    float row_max = MINUS_INF, row_sum = 0.0f, *to = tril_weights_row(job, task, row->query, row->head);
+    weights_statistics(job, task, row, ws, to, &row_max, &row_sum);
+    if (tril_blockwise(job, task) || !tril_row_sees_any(job, task, row, task->first, task->keys)) return;
+    const struct tril_place state = tril_place_of(job, task, row, task->first);
+    tril_store_statistics(&state, row_max, row_sum);
 }
 
 static void weights_row(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
                         float *ws)
 {
-    const int64_t columns = job->weights->form == TRIL_WEIGHTS_DENSE ? task->seq->kv_len : row->visible;
-    float *to = columns > 0 ? tril_weights_row(job->weights, task, row->query, row->head) : NULL;
-    float *t = ws + job->plan->s;
-    float row_max = MINUS_INF, row_sum = 0.0f;
+    const bool sums = job->weights->form == TRIL_WEIGHTS_COLUMN_SUMS;
+    const int64_t columns = job->weights->form == TRIL_WEIGHTS_PACKED ? row->view.end : task->seq->kv_len;
+    float row_max = MINUS_INF, row_sum = 0.0f, max, sum, *t = ws + job->plan->s;
 
-    for (int64_t first = task->first; first < task->keys && first < row->visible; first += TRIL_KEY_BLOCK) {
-        const int n = block_keys(task, row, first);
-        float max, sum, old, fresh;
-        block_softmax(job, task, row, first, n, ws, t, &max, &sum);
-        memcpy(to + first, t, (size_t)n * sizeof(float));
-        if (tril_blockwise(job, task)) {
-            const struct tril_place state = tril_place_of(job, task, row, first);
-            tril_store_statistics(&state, max, sum);
+    if (tril_in_states(job, task)) {
+        weights_part(job, task, row, ws);
+        return;
+    }
+    weights_statistics(job, task, row, ws, NULL, &row_max, &row_sum);
+    fold_sink(job, task, row, NULL, 0, &row_max, &row_sum);
+    const struct tril_place state = tril_place_of(job, task, row, task->first);
+    tril_store_statistics(&state, row_max, row_sum);
+    char *to = columns > 0 ? tril_weights_row(job, task, row->query, row->head) : NULL;
+    for (int64_t first = 0; first < columns; first += TRIL_KEY_BLOCK) {
+        const int n = columns - first < TRIL_KEY_BLOCK ? (int)(columns - first) : TRIL_KEY_BLOCK;
+        const bool some = tril_row_sees_any(job, task, row, first, first + n);
+        if (some) block_softmax(job, task, row, first, block_keys(task, row, first), ws, t, &max, &sum);
+        for (int j = 0; j < n; j++) {
+            const bool seen = some && tril_row_sees(job, task, row, first + j);
+            if (seen || !sums) put_weight(job, to, first + j, seen ? weight_of(t[j], row_max, row_sum) : 0.0f);
         }
-        fold(&row_max, &row_sum, max, sum, &old, &fresh);
     }
-    if (!tril_blockwise(job, task)) {
-        const struct tril_place state = tril_place_of(job, task, row, task->first);
-        tril_store_statistics(&state, row_max, row_sum);
-    }
-    if (!tril_in_states(job, task)) weights_end(to, row->visible, row_max, row_sum);
-    if (task->part > 0) return;
-    for (int64_t j = row->visible; j < columns; j++)
-        to[j] = 0.0f;
 }
 
 static void each_row(const struct tril_job *job, const struct tril_task *task, float *ws,
@@ -302,15 +405,9 @@ static void each_row(const struct tril_job *job, const struct tril_task *task, f
     }
 }
 
-static void attend_seeing_row(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
-                              float *ws)
-{
-    if (row->visible > task->first) attend_row(job, task, row, ws);
-}
-
 static void attend_task(const struct tril_job *job, const struct tril_task *task, float *ws)
 {
-    each_row(job, task, ws, attend_seeing_row);
+    each_row(job, task, ws, attend_row);
 }
 
 static void weights_task(const struct tril_job *job, const struct tril_task *task, float *ws)
@@ -335,6 +432,12 @@ static void exp2_array(float *to, const float *from, size_t n)
         to[i] = exp2_once(from[i]);
 }
 
+static void tanh_array(float *to, const float *from, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        to[i] = tanh_once(from[i]);
+}
+
 const struct tril_kernels tril_kernels_scalar = {
     .name = "scalar",
     .blocking = {.lanes = 1, .tile_rows = 1, .task_rows = 1, .few_rows = 0},
@@ -344,5 +447,6 @@ const struct tril_kernels tril_kernels_scalar = {
     .fold = fold_states,
     .store = store,
     .exp2 = exp2_array,
+    .tanh = tanh_array,
     .convert = tril_convert_row,
 };

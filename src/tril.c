@@ -18,10 +18,9 @@ static float one_over_root(int n)
     return (float)(1.0 / x);
 }
 
-static float log2_scale(const tril_attention *call)
+static float scale_of(const tril_attention *call)
 {
-    const float scale = call->scale == 0.0f ? one_over_root(call->qk_dim) : call->scale;
-    return tril_log2_scale(scale);
+    return call->scale == 0.0f ? one_over_root(call->qk_dim) : call->scale;
 }
 
 static float *aligned(void *workspace)
@@ -29,8 +28,18 @@ static float *aligned(void *workspace)
     return (float *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
 }
 
-/* What the rows of a task that see none of its sequence's keys get. With a result for every block, each row sees
- * nothing of some of them. */
+/* Whether a task may have rows, or with TRIL_BLOCKWISE blocks of theirs, that see none of its sequence's range of keys.
+ * Where all keys take part a query sees at least its own. */
+static bool may_be_blank(const struct tril_job *job, const struct tril_task *task)
+{
+    const tril_attention *call = job->call;
+    const int64_t begin = task->seq->key_begin, end = tril_key_end(task->seq);
+    if ((call->flags & TRIL_BLOCKWISE) != 0 || call->tree != NULL) return true;
+    if (call->window > 0 && (begin > 0 || end < task->seq->kv_len)) return true;
+    return task->position < begin || end == begin;
+}
+
+/* What such rows get. */
 static void blank(const struct tril_job *job, const struct tril_task *task)
 {
     const tril_attention *call = job->call;
@@ -38,30 +47,56 @@ static void blank(const struct tril_job *job, const struct tril_task *task)
     const int64_t begin = task->seq->key_begin, end = tril_key_end(task->seq);
     const int64_t blocks = blockwise ? tril_seq_blocks(task->seq) : 1;
     /* Only tril_merge() tells an empty sum, -0, from one of zeros. */
-    const float sum = (call->flags & TRIL_UNNORMALISED) != 0 ? -0.0f : 0.0f;
+    const float nothing = (call->flags & TRIL_UNNORMALISED) != 0 ? -0.0f : 0.0f;
     struct tril_task whole = *task;
     whole.part = 0;
     whole.parts = 1; /* its place is the caller's, not a state */
-    if (tril_visible(task->position) > begin + (blocks - 1) * TRIL_KEY_BLOCK && end > begin) return;
     for (int64_t i = 0; i < tril_task_rows(job, &whole); i++) {
         const struct tril_task_row row = tril_task_row(job, &whole, i);
-        const int64_t sees = (row.visible < end ? row.visible : end) - begin;
-        for (int64_t b = sees <= 0 ? 0 : (sees + TRIL_KEY_BLOCK - 1) / TRIL_KEY_BLOCK; b < blocks; b++) {
-            const struct tril_place to = tril_place_of(job, &whole, &row, begin + b * TRIL_KEY_BLOCK);
-            memset(to.o, 0, (size_t)tril_row_bytes(to.type, call->v_dim));
-            tril_store_statistics(&to, -__builtin_inff(), sum);
+        for (int64_t b = 0; b < blocks; b++) {
+            const int64_t from = begin + b * TRIL_KEY_BLOCK, to = blockwise ? from + TRIL_KEY_BLOCK : end;
+            if (tril_row_sees_any(job, &whole, &row, from, to < end ? to : end)) continue;
+            const struct tril_place place = tril_place_of(job, &whole, &row, from);
+            float max = -__builtin_inff(), sum = nothing;
+            memset(place.o, 0, (size_t)tril_row_bytes(place.type, call->v_dim));
+            if (tril_takes_sink(job, &whole)) {
+                const struct tril_state sink = tril_sink_of(job, &row);
+                if (sink.max > max) sum = sink.sum;
+                max = sink.max;
+            }
+            tril_store_statistics(&place, max, sum);
         }
+    }
+}
+
+/* Column sums: a sequence's queries one task after the other, in their order, whatever the team does. */
+static void do_whole(const struct tril_job *job, const struct tril_task *whole, const struct tril_kernels *kernels,
+                     float *area)
+{
+    const int64_t group = job->plan->group, end = whole->query + whole->queries;
+    for (int64_t head = whole->head * group; head < (whole->head + whole->heads) * group; head++) {
+        void *row = tril_weights_row(job, whole, whole->query, head);
+        if (row != NULL) memset(row, 0, (size_t)whole->seq->kv_len * sizeof(float));
+    }
+    for (int64_t query = whole->query; query < end; query += job->plan->positions) {
+        struct tril_task task;
+        tril_part_of_whole(job->plan, job->call, whole, query, &task);
+        kernels->weights(job, &task, area);
     }
 }
 
 static void do_task(const struct tril_job *job, const struct tril_task *task, const struct tril_kernels *kernels,
                     float *area)
 {
+    if (job->plan->whole) {
+        do_whole(job, task, kernels, area);
+        return;
+    }
     if (job->weights != NULL) {
         kernels->weights(job, task, area);
         return;
     }
-    if (task->part == 0) blank(job, task);
+    if (task->part == 0 && may_be_blank(job, task)) blank(job, task);
     if (task->first < task->keys) kernels->attend(job, task, area);
 }
 
@@ -107,7 +142,8 @@ static tril_status run(const tril_attention *call, enum tril_operation operation
     if (status == TRIL_OK) status = tril_check_call(call, operation, to, &checked);
     if (status != TRIL_OK || checked.query_tokens == 0) return status;
     const struct tril_kernels *kernels = kernels_for(checked.call.math);
-    if (!tril_plan_make(&plan, &checked.call, &kernels->blocking, threads)) return TRIL_ERR_OVERFLOW;
+    const tril_weights_out *weights = operation == TRIL_WEIGHING ? &checked.weights : NULL;
+    if (!tril_plan_make(&plan, &checked.call, weights, &kernels->blocking, threads)) return TRIL_ERR_OVERFLOW;
     status = tril_check_workspace(&checked, workspace, bytes, plan.bytes);
     if (status != TRIL_OK) return status;
 
@@ -115,13 +151,16 @@ static tril_status run(const tril_attention *call, enum tril_operation operation
     int32_t *pages = (int32_t *)(void *)(area + plan.pages);
     status = tril_check_pages(&checked.call, pages);
     if (status != TRIL_OK) return status;
+    const float scale = scale_of(&checked.call);
     const struct tril_job job = {
         .call = &checked.call,
-        .weights = operation == TRIL_WEIGHING ? &checked.weights : NULL,
+        .weights = weights,
         .plan = &plan,
         .states = start + plan.states,
         .pages = pages,
-        .log2_scale = log2_scale(&checked.call),
+        .log2_scale = tril_log2(scale),
+        .cap_scale = tril_cap_scale(scale, checked.call.softcap),
+        .log2_cap = tril_log2(checked.call.softcap),
     };
     if (threads == 1)
         do_all(&job, kernels, area);
@@ -138,7 +177,7 @@ tril_status tril_workspace(const tril_attention *call, int threads, size_t *byte
     tril_status status = tril_check_team(0, threads);
     if (status == TRIL_OK) status = tril_check_call(call, TRIL_SIZING, NULL, &checked);
     if (status != TRIL_OK) return status;
-    if (!tril_plan_make(&plan, &checked.call, &kernels_for(checked.call.math)->blocking, threads))
+    if (!tril_plan_make(&plan, &checked.call, NULL, &kernels_for(checked.call.math)->blocking, threads))
         return TRIL_ERR_OVERFLOW;
     *bytes = plan.bytes;
     return TRIL_OK;

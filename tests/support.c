@@ -240,12 +240,44 @@ int64_t range_end(const tril_seq *seq)
     return seq->key_end == 0 ? seq->kv_len : seq->key_end;
 }
 
+bool sees(const struct problem *p, const tril_seq *seq, int64_t query, int64_t key)
+{
+    const int64_t before = seq->kv_len - seq->q_len, position = before + query, token = key - before;
+    if (position < 0) return false;
+    if (position < seq->prefix && key < seq->prefix) return true;
+    if (p->window > 0 && key <= position - p->window && key >= p->sink_tokens) return false;
+    if (p->tree == NULL || token < 0) return key <= position;
+    return (problem_tree_row(p, seq->q_first + query)[token / 64] >> token % 64 & 1) != 0;
+}
+
+int64_t columns_of(const struct problem *p, const tril_seq *seq, int64_t query)
+{
+    const int64_t causal = visible_keys(seq, query);
+    if (p->tree != NULL) return seq->kv_len;
+    return causal > 0 && causal <= seq->prefix ? seq->prefix : causal;
+}
+
+int64_t first_summed(const struct problem *p, const tril_seq *seq)
+{
+    return p->last_rows > 0 && p->last_rows < seq->q_len ? seq->q_len - p->last_rows : 0;
+}
+
+/* Whether any query of the sequence sees the key. */
+static bool seen(const struct problem *p, const tril_seq *seq, int64_t key)
+{
+    if (p->window == 0 && p->tree == NULL) return seq->q_len > 0; /* the last query sees them all */
+    for (int64_t i = seq->q_len - 1; i >= 0; i--) {
+        if (sees(p, seq, i, key)) return true;
+    }
+    return false;
+}
+
 double problem_work(const struct problem *p)
 {
     double pairs = 0.0;
     for (int i = 0; i < p->n_seqs; i++) {
         for (int64_t j = 0; j < p->seqs[i].q_len; j++)
-            pairs += (double)visible_keys(&p->seqs[i], j);
+            pairs += (double)columns_of(p, &p->seqs[i], j);
     }
     return pairs * p->q_heads * (p->qk_dim + p->v_dim);
 }
@@ -303,6 +335,17 @@ static void codes_drop(struct problem *p)
         free(p->codes[i].scales);
         p->codes[i] = (struct codes){.type = TRIL_F32};
     }
+}
+
+static void options_drop(struct problem *p)
+{
+    free(p->sink_logits);
+    free(p->alibi_slopes);
+    free(p->tree);
+    p->softcap = 0.0f;
+    p->window = p->sink_tokens = 0;
+    p->sink_logits = p->alibi_slopes = NULL;
+    p->tree = NULL;
 }
 
 static void values_drop(struct problem *p)
@@ -407,12 +450,51 @@ void problem_room(struct problem *p, const struct problem *like)
         codes_room(p, i, like->codes[i].type);
 }
 
+static void *copy_of(const void *from, size_t bytes)
+{
+    return from == NULL ? NULL : memcpy(need(malloc(bytes + 1)), from, bytes);
+}
+
+void problem_copy_options(struct problem *to, const struct problem *from)
+{
+    const size_t heads = (size_t)from->q_heads * sizeof(float);
+    options_drop(to);
+    to->softcap = from->softcap;
+    to->window = from->window;
+    to->sink_tokens = from->sink_tokens;
+    to->last_rows = from->last_rows;
+    to->sink_logits = copy_of(from->sink_logits, heads);
+    to->alibi_slopes = copy_of(from->alibi_slopes, heads);
+}
+
+void problem_tree(struct problem *p)
+{
+    int64_t queries = 1;
+    for (int i = 0; i < p->n_seqs; i++) {
+        if (p->seqs[i].q_len > queries) queries = p->seqs[i].q_len;
+    }
+    free(p->tree);
+    p->tree_words = (queries + 63) / 64;
+    p->tree = need(calloc((size_t)(p->q_tokens * p->tree_words + 1), sizeof *p->tree));
+}
+
+void problem_copy_tree(struct problem *to, const tril_seq *at, const struct problem *from, const tril_seq *seq)
+{
+    for (int64_t i = 0; i < seq->q_len; i++)
+        memcpy(problem_tree_row(to, at->q_first + i), problem_tree_row(from, seq->q_first + i),
+               (size_t)(seq->q_len + 63) / 64 * sizeof *from->tree);
+}
+
 struct problem *problem_copy(const struct problem *p)
 {
     struct problem *copy = problem_new(p->q_heads, p->kv_heads, p->qk_dim, p->v_dim);
     *copy = *p;
     copy->q = copy->k = copy->v = NULL;
     memset(copy->codes, 0, sizeof copy->codes);
+    copy->sink_logits = copy->alibi_slopes = NULL;
+    copy->tree = NULL;
+    problem_copy_options(copy, p);
+    copy->tree = copy_of(p->tree, (size_t)(p->q_tokens * p->tree_words) * sizeof *p->tree);
     problem_room(copy, p);
     problem_copy_tokens(copy, OF_Q, 0, p, 0, p->q_tokens);
     problem_copy_tokens(copy, OF_K, 0, p, 0, p->kv_tokens);
@@ -459,6 +541,132 @@ void problem_fill(struct problem *p, struct rng *rng, enum values kind)
     }
 }
 
+int64_t chunk_reaches(const tril_seq *seq, int64_t first)
+{
+    const int64_t missing = seq->prefix - (seq->kv_len - seq->q_len + first);
+    return seq->prefix == 0 || missing < 1 ? 1 : missing;
+}
+
+struct problem *problem_part(const struct problem *p, const tril_seq *seq, int64_t first, int64_t queries)
+{
+    struct problem *part = problem_new(p->q_heads, p->kv_heads, p->qk_dim, p->v_dim);
+    const int64_t kv_len = seq->kv_len - seq->q_len + first + queries;
+    part->scale = p->scale;
+    part->math = p->math;
+    /* Queries before position 0 keep their place by being more than there are keys. */
+    problem_seq(part, 0, queries, 0, kv_len < 0 ? 0 : kv_len);
+    part->seqs[0].prefix = seq->prefix;
+    problem_copy_options(part, p);
+    if (p->tree != NULL) {
+        problem_tree(part);
+        problem_copy_tree(part, &part->seqs[0], p, seq);
+    }
+    problem_room(part, p);
+    problem_copy_tokens(part, OF_Q, 0, p, seq->q_first + first, queries);
+    problem_copy_tokens(part, OF_K, 0, p, seq->kv_first, part->kv_tokens);
+    problem_copy_tokens(part, OF_V, 0, p, seq->kv_first, part->kv_tokens);
+    return part;
+}
+
+struct problem *problem_ungrouped(const struct problem *p)
+{
+    const int group = p->q_heads / p->kv_heads;
+    struct problem *wide = problem_copy(p);
+    problem_store(wide, TRIL_F32, TRIL_F32, TRIL_F32);
+    free(wide->k);
+    free(wide->v);
+    wide->kv_heads = p->q_heads;
+    wide->k = zeros(p->kv_tokens * p->q_heads * p->qk_dim);
+    wide->v = zeros(p->kv_tokens * p->q_heads * p->v_dim);
+    for (int64_t token = 0; token < p->kv_tokens; token++) {
+        for (int64_t head = 0; head < p->q_heads; head++) {
+            memcpy(problem_k(wide, token, head), problem_k(p, token, head / group), (size_t)p->qk_dim * sizeof(float));
+            memcpy(problem_v(wide, token, head), problem_v(p, token, head / group), (size_t)p->v_dim * sizeof(float));
+        }
+    }
+    return wide;
+}
+
+static float random_cap(struct rng *rng, bool odd)
+{
+    static const float usual[] = {50.0f, 30.0f, 5.0f, 1.0f, 0.25f}, sizes[] = {1e-10f, 1e-3f, 1e4f, 1e20f, 2.3e38f};
+    if (odd && rng_one_in(rng, 2)) return rng_of(rng, sizes);
+    return rng_one_in(rng, 3) ? 0.01f + 10.0f * fabsf(rng_normal(rng)) : rng_of(rng, usual);
+}
+
+/* Around the lanes, around one block and two, and of no effect. */
+static int64_t random_window(struct rng *rng)
+{
+    static const int64_t around[] = {1, 16, 64, 256, 512}, large[] = {1 << 20, INT64_MAX};
+    if (rng_one_in(rng, 10)) return rng_of(rng, large);
+    if (rng_one_in(rng, 4)) return 1 + rng_below(rng, 700);
+    const int64_t window = rng_of(rng, around) - 2 + rng_below(rng, 5);
+    return window < 1 ? 1 : window;
+}
+
+static float random_logit(struct rng *rng, bool odd)
+{
+    static const float sizes[] = {-INFINITY, 0.0f, 60.0f, -300.0f}, extremes[] = {2.3e38f, -2.3e38f, 1e-40f, 1e10f};
+    if (odd && rng_one_in(rng, 4)) return rng_of(rng, extremes);
+    return rng_one_in(rng, 3) ? rng_of(rng, sizes) : 3.0f * rng_normal(rng);
+}
+
+static float random_slope(struct rng *rng, bool odd)
+{
+    static const float sizes[] = {0.0f, -0.0f, 1.0f, 0x1p-8f, -0x1p-4f}, extremes[] = {2.3e38f, -1e30f, 1e-40f, -50.0f};
+    if (odd && rng_one_in(rng, 4)) return rng_of(rng, extremes);
+    return rng_one_in(rng, 3) ? rng_of(rng, sizes) : 0.1f * rng_normal(rng);
+}
+
+/* One query's row: nothing, everything, what is causal, or any bits, few or many of them, also of later tokens. */
+static void random_tree_row(struct rng *rng, int64_t query, int64_t queries, uint64_t *row)
+{
+    const int kind = (int)rng_below(rng, 8), one_in = 2 + (int)rng_below(rng, 6);
+    for (int64_t t = 0; t < queries; t++) {
+        const bool some = rng_one_in(rng, one_in) != (kind == 7);
+        const bool bit = kind == 0 ? false : kind == 1 ? true : kind == 2 ? t <= query : some;
+        row[t / 64] |= (uint64_t)bit << t % 64;
+    }
+}
+
+static void random_tree(struct problem *p, struct rng *rng)
+{
+    for (int s = 0; s < p->n_seqs; s++) {
+        if (p->seqs[s].q_len > p->seqs[s].kv_len) return;
+    }
+    problem_tree(p);
+    for (int s = 0; s < p->n_seqs; s++) {
+        for (int64_t i = 0; i < p->seqs[s].q_len; i++)
+            random_tree_row(rng, i, p->seqs[s].q_len, problem_tree_row(p, p->seqs[s].q_first + i));
+    }
+}
+
+void problem_options(struct problem *p, struct rng *rng, unsigned which)
+{
+    const bool odd = p->values == ANY || p->values == VAST;
+    options_drop(p);
+    if ((which & SOFTCAP) != 0) p->softcap = random_cap(rng, odd);
+    if ((which & WINDOW) != 0) p->window = random_window(rng);
+    if ((which & SINK_TOKENS) != 0) p->sink_tokens = rng_one_in(rng, 2) ? rng_below(rng, 6) : rng_below(rng, 301);
+    if ((which & SINK_LOGITS) != 0) p->sink_logits = zeros(p->q_heads);
+    if ((which & ALIBI) != 0) p->alibi_slopes = zeros(p->q_heads);
+    for (int head = 0; head < p->q_heads; head++) {
+        if (p->sink_logits != NULL) p->sink_logits[head] = random_logit(rng, odd);
+        if (p->alibi_slopes != NULL) p->alibi_slopes[head] = random_slope(rng, odd);
+    }
+    if ((which & TREE) != 0) random_tree(p, rng);
+    for (int s = 0; s < p->n_seqs; s++)
+        p->seqs[s].prefix = (which & PREFIX) != 0 ? rng_below(rng, p->seqs[s].kv_len + 1) : 0;
+}
+
+void problem_options_random(struct problem *p, struct rng *rng, unsigned among)
+{
+    unsigned which = 0;
+    for (unsigned bit = 1; bit <= EVERY_OPTION; bit *= 2)
+        which |= rng_one_in(rng, 3) ? bit : 0;
+    problem_options(p, rng, which & among);
+}
+
 void problem_math_random(struct problem *p, struct rng *rng)
 {
     p->math = rng_one_in(rng, 3) ? TRIL_MATH_BF16 : TRIL_MATH_F32;
@@ -476,6 +684,7 @@ struct problem *problem_random(struct rng *rng, double work, enum values kind)
             problem_new(group * kv_heads, kv_heads, qk_dim, rng_one_in(rng, 2) ? qk_dim : rng_of(rng, dims));
         const int n_seqs = rng_one_in(rng, 2) ? 1 : 1 + (int)rng_below(rng, MAX_SEQS);
         p->scale = rng_one_in(rng, 2) ? 0.0f : rng_one_in(rng, 4) ? -0.11f : 0.05f + 0.3f * fabsf(rng_normal(rng));
+        p->last_rows = rng_one_in(rng, 2) ? 0 : 1 + rng_below(rng, 40);
         for (int i = 0; i < n_seqs; i++) {
             const int64_t kv_len = rng_one_in(rng, 12) ? 0 : rng_of(rng, lengths);
             const int64_t q_len = rng_one_in(rng, 3)    ? 1
@@ -497,6 +706,7 @@ void problem_free(struct problem *p)
 {
     if (p == NULL) return;
     values_drop(p);
+    options_drop(p);
     free(p);
 }
 
@@ -508,17 +718,34 @@ const char *values_name(enum values kind)
     return names[kind];
 }
 
+/* Those that are asked for. */
+static void options_describe(const struct problem *p, char *to, size_t size)
+{
+    size_t n = 0;
+    to[0] = '\0';
+    if (p->softcap > 0.0f) n += (size_t)snprintf(to, size, " softcap %a", (double)p->softcap);
+    if (p->window > 0) n += (size_t)snprintf(to + n, size - n, " window %lld", (long long)p->window);
+    if (p->sink_tokens > 0) n += (size_t)snprintf(to + n, size - n, " sinks %lld", (long long)p->sink_tokens);
+    snprintf(to + n, size - n, "%s%s%s", p->sink_logits != NULL ? " logits" : "",
+             p->alibi_slopes != NULL ? " slopes" : "", p->tree != NULL ? " tree" : "");
+}
+
 void problem_describe(const struct problem *p, const char *more)
 {
-    char seqs[512] = "";
+    char seqs[512] = "", options[160];
     size_t n = 0;
-    for (int i = 0; i < p->n_seqs && n < sizeof seqs; i++)
-        n += (size_t)snprintf(seqs + n, sizeof seqs - n, " q%lld@%lld k%lld@%lld", (long long)p->seqs[i].q_len,
-                              (long long)p->seqs[i].q_first, (long long)p->seqs[i].kv_len,
-                              (long long)p->seqs[i].kv_first);
-    case_describe("h%dx%d d%d/%d %s/%s/%s%s scale %a, %d seqs:%s; %s", p->q_heads, p->kv_heads, p->qk_dim, p->v_dim,
-                  type_name(p->codes[OF_Q].type), type_name(p->codes[OF_K].type), type_name(p->codes[OF_V].type),
-                  p->math == TRIL_MATH_BF16 ? " math BF16" : "", (double)p->scale, p->n_seqs, seqs, more);
+    for (int i = 0; i < p->n_seqs && n < sizeof seqs; i++) {
+        const tril_seq *seq = &p->seqs[i];
+        n += (size_t)snprintf(seqs + n, sizeof seqs - n, " q%lld@%lld k%lld@%lld", (long long)seq->q_len,
+                              (long long)seq->q_first, (long long)seq->kv_len, (long long)seq->kv_first);
+        if (seq->prefix > 0 && n < sizeof seqs)
+            n += (size_t)snprintf(seqs + n, sizeof seqs - n, " prefix %lld", (long long)seq->prefix);
+    }
+    options_describe(p, options, sizeof options);
+    case_describe("h%dx%d d%d/%d %s/%s/%s%s scale %a%s, last %lld, %d seqs:%s; %s", p->q_heads, p->kv_heads, p->qk_dim,
+                  p->v_dim, type_name(p->codes[OF_Q].type), type_name(p->codes[OF_K].type),
+                  type_name(p->codes[OF_V].type), p->math == TRIL_MATH_BF16 ? " math BF16" : "", (double)p->scale,
+                  options, (long long)p->last_rows, p->n_seqs, seqs, more);
 }
 
 /* Memory */
@@ -578,6 +805,8 @@ struct placing placing_random(struct rng *rng)
     placing.out = place_random(rng);
     placing.scales = place_random(rng);
     placing.stored = !rng_one_in(rng, 3);
+    placing.poisoned = rng_one_in(rng, 2);
+    placing.tree_pad = rng_one_in(rng, 2) ? 0 : (int)rng_below(rng, 3);
     placing.out_type = !rng_one_in(rng, 4) ? TRIL_F32 : rng_one_in(rng, 2) ? TRIL_F16 : TRIL_BF16;
     if (rng_one_in(rng, 3)) placing.page = rng_of(rng, pages);
     placing.page_seed = (uint32_t)rng_next(rng);
@@ -603,10 +832,10 @@ void placing_describe(const struct placing *placing, char *to, size_t size)
 {
     const struct place *const places[] = {&placing->q, &placing->k, &placing->v, &placing->out, &placing->scales};
     const struct team *team = &placing->team;
-    size_t n = (size_t)snprintf(to, size, "guard %d, workspace+%d,%s%s out %s,", (int)placing->guard,
+    size_t n = (size_t)snprintf(to, size, "guard %d, workspace+%d,%s%s%s tree+%d, out %s,", (int)placing->guard,
                                 placing->workspace_offset, placing->stored ? " stored," : "",
-                                placing->panels ? " K in panels," : "",
-                                placing->in_place ? "in place" : type_name(placing->out_type));
+                                placing->poisoned ? " poisoned," : "", placing->panels ? " K in panels," : "",
+                                placing->tree_pad, placing->in_place ? "in place" : type_name(placing->out_type));
     if (placing->page > 0 && n < size)
         n += (size_t)snprintf(to + n, size - n, " pages of %d by %#x, %d shared,", placing->page, placing->page_seed,
                               placing->shared_pages);
@@ -625,7 +854,7 @@ void placing_describe(const struct placing *placing, char *to, size_t size)
 
 const char *operation_name(enum operation operation)
 {
-    static const char *const names[OPERATIONS] = {"attend", "weights/dense", "weights/packed"};
+    static const char *const names[OPERATIONS] = {"attend", "weights/dense", "weights/packed", "weights/columns"};
     return names[operation];
 }
 
@@ -679,6 +908,20 @@ static bool extent_of(const tril_seq *seq, bool keys, int64_t *source, int64_t *
     return seq->q_len > 0 && *n > 0;
 }
 
+/* Whether the keys of a sequence's page take part, and where poisoned, one of them is in some query's window, whatever
+ * a tree says. */
+static bool page_used(const struct problem *p, const tril_seq *seq, const struct placing *placing, int64_t page)
+{
+    struct problem treeless = *p;
+    treeless.tree = NULL;
+    const int64_t first = page * placing->page, next = first + placing->page;
+    const int64_t end = next < range_end(seq) ? next : range_end(seq);
+    for (int64_t j = first < seq->key_begin ? seq->key_begin : first; j < end; j++) {
+        if (!placing->poisoned || seen(&treeless, seq, j)) return true;
+    }
+    return false;
+}
+
 /* Pages in no order, out of a pool that is somewhat larger. The last of the pool is some sequence's last, so that the
  * memory's end is the end of a page in use. Entries of positions that do not take part are no block numbers. */
 static struct pages pages_new(const struct problem *p, const struct placing *placing)
@@ -688,22 +931,28 @@ static struct pages pages_new(const struct problem *p, const struct placing *pla
     struct pages pages = {.tokens = page};
     struct rng rng = {.state = placing->page_seed};
     int64_t n = placing->shared_pages > 0, source, keys, last = 0;
+    bool any = false;
     int used = 0;
     if (page == 0) return pages;
     for (int i = 0; i < p->n_seqs; i++) { /* numbers in order first */
         const tril_seq *seq = &p->seqs[i];
-        const bool any = extent_of(seq, true, &source, &keys);
-        const int64_t begin = seq->key_begin / page, end = any ? (range_end(seq) + page - 1) / page : 0;
+        const bool has_keys = extent_of(seq, true, &source, &keys);
+        const int64_t end = has_keys ? (range_end(seq) + page - 1) / page : 0;
         struct area *table = &pages.tables[i];
+        bool found = false;
         *table =
             area_new((size_t)end * sizeof(int32_t), placing->guard == GUARD_BEFORE ? GUARD_BEFORE : GUARD_AFTER, 0);
-        for (int64_t j = begin; j < end; j++) {
-            const int32_t number = j < placing->shared_pages ? 0 : (int32_t)n++;
+        for (int64_t j = end - 1; j >= 0; j--) {
+            const bool is_used = page_used(p, seq, placing, j);
+            const int32_t number = !is_used ? -1 : j < placing->shared_pages ? 0 : (int32_t)n++;
             memcpy(table->data + j * (int64_t)sizeof number, &number, sizeof number);
-            if (j == end - 1 && rng_one_in(&rng, ++used)) last = number;
+            if (is_used && !found && rng_one_in(&rng, ++used)) last = number;
+            found = found || is_used;
         }
+        any = any || has_keys;
     }
-    pages.n = used == 0 ? 0 : n + rng_below(&rng, 4);
+    pages.n = n + rng_below(&rng, 4);
+    if (used == 0) pages.n = any; /* keys that nobody sees still lie somewhere */
     int32_t *order = need(malloc(((size_t)pages.n + 1) * sizeof *order));
     for (int64_t i = 0; i < pages.n; i++) {
         const int64_t at = rng_below(&rng, i + 1);
@@ -717,10 +966,9 @@ static struct pages pages_new(const struct problem *p, const struct placing *pla
         break;
     }
     for (int i = 0; i < p->n_seqs; i++) {
-        const int64_t begin = p->seqs[i].key_begin / page;
         int32_t *table = (int32_t *)(void *)pages.tables[i].data;
         for (int64_t j = 0; j < (int64_t)(pages.tables[i].bytes / sizeof *table); j++)
-            table[j] = j < begin ? rng_of(&rng, garbage) : order[table[j]];
+            table[j] = table[j] < 0 ? rng_of(&rng, garbage) : order[table[j]];
         area_read_only(&pages.tables[i]);
     }
     free(order);
@@ -806,14 +1054,18 @@ static struct area place_operand(const struct placed *x, enum operand operand, c
     for (int i = 0; i < p->n_seqs; i++) {
         int64_t source, n;
         if (!extent_of(&p->seqs[i], operand != OF_Q, &source, &n)) continue;
-        for (int64_t j = 0; j < n * shape.heads; j++) {
-            const struct spot spot = spot_of(x, i, operand, j / shape.heads);
-            const int64_t head = j % shape.heads, row = source * shape.heads + j;
-            put_row(a.data + spot.block * s.block + spot.token / e.step * s.step + head * s.head, rows + row * e.row,
-                    spot.token, &e);
-            if (type == TRIL_I8)
-                memcpy(scales->data + spot.block * t.block + spot.token * t.step + head * t.head, codes->scales + row,
-                       sizeof(float));
+        for (int64_t j = 0; j < n; j++) {
+            const tril_seq *seq = &p->seqs[i];
+            if (operand != OF_Q && placing->poisoned && !seen(p, seq, seq->key_begin + j)) continue;
+            const struct spot spot = spot_of(x, i, operand, j);
+            for (int64_t head = 0; head < shape.heads; head++) {
+                const int64_t row = (source + j) * shape.heads + head;
+                put_row(a.data + spot.block * s.block + spot.token / e.step * s.step + head * s.head,
+                        rows + row * e.row, spot.token, &e);
+                if (type == TRIL_I8)
+                    memcpy(scales->data + spot.block * t.block + spot.token * t.step + head * t.head,
+                           codes->scales + row, sizeof(float));
+            }
         }
     }
     const bool repeats = operand != OF_Q && placing->repeat_keys;
@@ -874,12 +1126,13 @@ static void output_free(struct output *o)
 static struct result *result_new(const struct problem *p, enum operation operation)
 {
     struct result *r = need(calloc(1, sizeof *r));
-    r->rows = p->q_tokens;
+    r->rows = operation == COLUMNS ? p->n_seqs : p->q_tokens;
+    r->tokens = p->q_tokens;
     r->heads = p->q_heads;
     r->width = operation == ATTEND ? p->v_dim : p->longest;
     r->x = need(calloc((size_t)(r->rows * r->heads * r->width + 1), sizeof(float)));
-    r->row_max = need(calloc((size_t)(r->rows * r->heads + 1), sizeof(float)));
-    r->row_sum = need(calloc((size_t)(r->rows * r->heads + 1), sizeof(float)));
+    r->row_max = need(calloc((size_t)(r->tokens * r->heads + 1), sizeof(float)));
+    r->row_sum = need(calloc((size_t)(r->tokens * r->heads + 1), sizeof(float)));
     return r;
 }
 
@@ -893,11 +1146,11 @@ void result_free(struct result *r)
 }
 
 /* Where row `query` of a sequence begins in the packed form, counted by hand. */
-static int64_t packed_before(const tril_seq *seq, int64_t query)
+static int64_t packed_before(const struct problem *p, const tril_seq *seq, int64_t query)
 {
     int64_t n = 0;
     for (int64_t i = 0; i < query; i++)
-        n += visible_keys(seq, i);
+        n += columns_of(p, seq, i);
     return n;
 }
 
@@ -909,7 +1162,7 @@ static int64_t parts_of(const tril_seq *seq)
 /* The type of what the call writes. */
 static tril_dtype out_type(const struct placed *x)
 {
-    if (x->operation != ATTEND) return TRIL_F32;
+    if (x->operation == COLUMNS) return TRIL_F32;
     return x->placing.in_place ? placed_type(x->p, &x->placing, OF_Q) : x->placing.out_type;
 }
 
@@ -918,40 +1171,66 @@ static bool blockwise(const struct placed *x)
     return (x->call.flags & TRIL_BLOCKWISE) != 0;
 }
 
+/* Where query `query` of a sequence has its row, of which `packed` elements of the sequences lie before; how long it
+ * is.
+ */
+static int64_t row_at(const struct placed *x, int64_t part, const tril_seq *seq, int64_t query, int64_t head,
+                      int64_t packed, int64_t *n)
+{
+    const int64_t token = seq->q_first + query;
+    switch (x->operation) {
+    case ATTEND:
+        *n = x->p->v_dim;
+        return part * x->call.out_part_stride + token * x->call.out.token_stride + head * x->call.out.head_stride;
+    case DENSE: *n = seq->kv_len; return token * x->weights.row_stride + head * x->weights.head_stride;
+    case PACKED:
+        *n = columns_of(x->p, seq, query);
+        return packed * type_unit(out_type(x)) + head * x->weights.head_stride;
+    default: *n = 0; return 0;
+    }
+}
+
+static void take_statistics(struct placed *x, int64_t part, int64_t row, struct result *r)
+{
+    const int64_t at = (part * x->call.statistics_part_stride + row) * ELEMENT;
+    if (x->call.row_max != NULL) take_row(&x->max, TRIL_F32, at, 1, r->row_max + row);
+    if (x->call.row_sum != NULL) take_row(&x->sum, TRIL_F32, at, 1, r->row_sum + row);
+}
+
+static void take_columns(struct placed *x, struct result *r)
+{
+    for (int64_t i = 0; i < x->p->n_seqs; i++) {
+        const tril_seq *seq = &x->p->seqs[i];
+        for (int64_t head = 0; seq->q_len > 0 && head < r->heads; head++) {
+            take_row(&x->out, TRIL_F32, i * x->weights.row_stride + head * x->weights.head_stride, seq->kv_len,
+                     r->x + (i * r->heads + head) * r->width);
+        }
+    }
+}
+
 static void take_rows(struct placed *x, int64_t part, struct result *r)
 {
     const struct problem *p = x->p;
     int64_t packed = 0;
     r->type = out_type(x);
+    if (x->operation == COLUMNS) take_columns(x, r);
     for (int i = 0; i < p->n_seqs; i++) {
         const tril_seq *seq = &p->seqs[i];
         const bool is_there = !blockwise(x) || part < parts_of(seq);
-        for (int64_t j = 0; j < seq->q_len; j++) {
-            const int64_t token = seq->q_first + j;
+        for (int64_t j = x->operation == COLUMNS ? first_summed(p, seq) : 0; j < seq->q_len; j++) {
             for (int64_t head = 0; head < p->q_heads; head++) {
-                const int64_t row = token * p->q_heads + head;
-                float *to = r->x + row * r->width;
+                const int64_t row = (seq->q_first + j) * p->q_heads + head;
                 if (!is_there) {
                     r->row_max[row] = -INFINITY;
                     r->row_sum[row] = -0.0f;
                     continue;
                 }
-                if (x->operation == ATTEND)
-                    take_row(&x->out, r->type,
-                             part * x->call.out_part_stride + token * x->call.out.token_stride +
-                                 head * x->call.out.head_stride,
-                             p->v_dim, to);
-                else if (x->operation == DENSE)
-                    take_row(&x->out, r->type, token * x->weights.row_stride + head * x->weights.head_stride,
-                             seq->kv_len, to);
-                else
-                    take_row(&x->out, r->type, packed * ELEMENT + head * x->weights.head_stride, visible_keys(seq, j),
-                             to);
-                const int64_t statistic = (part * x->call.statistics_part_stride + row) * ELEMENT;
-                if (x->call.row_max != NULL) take_row(&x->max, TRIL_F32, statistic, 1, r->row_max + row);
-                if (x->call.row_sum != NULL) take_row(&x->sum, TRIL_F32, statistic, 1, r->row_sum + row);
+                int64_t n;
+                const int64_t at = row_at(x, part, seq, j, head, packed, &n);
+                if (n > 0) take_row(&x->out, r->type, at, n, r->x + row * r->width);
+                take_statistics(x, part, row, r);
             }
-            packed += visible_keys(seq, j);
+            packed += columns_of(p, seq, j);
         }
     }
 }
@@ -1010,27 +1289,84 @@ static void place_out(struct placed *x)
 static void place_weights(struct placed *x)
 {
     const struct problem *p = x->p;
-    const int64_t offset = x->placing.out.offset * ELEMENT;
+    const tril_dtype type = out_type(x);
+    const int64_t unit = type_unit(type);
     tril_weights_out *weights = &x->weights;
     int64_t bytes = 0;
-    if (x->operation == DENSE) {
+    weights->dtype = type;
+    if (x->operation == PACKED) {
+        int64_t elements = 0;
+        for (int i = 0; i < p->n_seqs; i++)
+            elements += packed_before(p, &p->seqs[i], p->seqs[i].q_len);
+        weights->form = TRIL_WEIGHTS_PACKED;
+        weights->head_stride = (elements + x->placing.out.outer_pad) * unit;
+        if (elements > 0) bytes = (p->q_heads - 1) * weights->head_stride + elements * unit;
+    } else {
         struct place rows = x->placing.out; /* a matrix per head is the only order the header promises */
         rows.head_major = true;
-        const struct strides s = strides_of_rows(&rows, p->q_tokens, p->q_heads, p->longest, TRIL_F32);
+        const int64_t n = x->operation == COLUMNS ? p->n_seqs : p->q_tokens;
+        const struct strides s = strides_of_rows(&rows, n, p->q_heads, p->longest, type);
         bytes = s.bytes;
         weights->row_stride = s.step;
         weights->head_stride = s.head;
-    } else {
-        int64_t elements = 0;
-        for (int i = 0; i < p->n_seqs; i++)
-            elements += packed_before(&p->seqs[i], p->seqs[i].q_len);
-        weights->form = TRIL_WEIGHTS_PACKED;
-        weights->head_stride = (elements + x->placing.out.outer_pad) * ELEMENT;
-        if (elements > 0) bytes = (p->q_heads - 1) * weights->head_stride + elements * ELEMENT;
     }
-    x->out = output_new(bytes, x->placing.guard, offset);
+    if (x->operation == COLUMNS) {
+        weights->form = TRIL_WEIGHTS_COLUMN_SUMS;
+        weights->last_rows = p->last_rows;
+    }
+    x->out = output_new(bytes, x->placing.guard, x->placing.out.offset * unit);
     weights->data = x->out.area.data;
     weights->bytes = bytes;
+}
+
+/* A copy between pages that fault, for reading. */
+static struct area guarded_copy(const void *from, int64_t bytes, enum guard guard)
+{
+    struct area a = area_new((size_t)bytes, guard == GUARD_NONE ? GUARD_AFTER : guard, 0);
+    memcpy(a.data, from, (size_t)bytes);
+    area_read_only(&a);
+    return a;
+}
+
+/* Bits of tokens that are none, of rows that are nobody's and of padding say that a token is seen. */
+static void place_tree(struct placed *x)
+{
+    const struct problem *p = x->p;
+    const int64_t word = (int64_t)sizeof *p->tree, stride = p->tree_words + x->placing.tree_pad;
+    const int64_t words = p->q_tokens == 0 ? 0 : (p->q_tokens - 1) * stride + p->tree_words;
+    uint64_t *bits = need(malloc((size_t)((words + 1) * word)));
+    memset(bits, 0xff, (size_t)(words * word));
+    for (int s = 0; s < p->n_seqs; s++) {
+        const tril_seq *seq = &p->seqs[s];
+        for (int64_t i = 0; i < seq->q_len; i++) {
+            uint64_t *to = bits + (seq->q_first + i) * stride;
+            memcpy(to, problem_tree_row(p, seq->q_first + i), (size_t)((seq->q_len + 63) / 64 * word));
+            if (seq->q_len % 64 != 0) to[seq->q_len / 64] |= ~UINT64_C(0) << seq->q_len % 64;
+        }
+    }
+    x->tree = guarded_copy(bits, words * word, x->placing.guard);
+    free(bits);
+    x->call.tree = (const uint64_t *)(const void *)x->tree.data;
+    x->call.tree_row_stride = stride * word;
+    x->call.tree_bytes = words * word;
+}
+
+static void place_options(struct placed *x)
+{
+    const struct problem *p = x->p;
+    const int64_t bytes = p->q_heads * ELEMENT;
+    x->call.softcap = p->softcap;
+    x->call.window = p->window;
+    x->call.sink_tokens = p->sink_tokens;
+    if (p->sink_logits != NULL) {
+        x->sink_logits = guarded_copy(p->sink_logits, bytes, x->placing.guard);
+        x->call.sink_logits = (const float *)(const void *)x->sink_logits.data;
+    }
+    if (p->alibi_slopes != NULL) {
+        x->alibi_slopes = guarded_copy(p->alibi_slopes, bytes, x->placing.guard);
+        x->call.alibi_slopes = (const float *)(const void *)x->alibi_slopes.data;
+    }
+    if (p->tree != NULL) place_tree(x);
 }
 
 struct placed *placed_new(const struct problem *p, const struct placing *placing, enum operation operation)
@@ -1052,6 +1388,7 @@ struct placed *placed_new(const struct problem *p, const struct placing *placing
     x->weights = (tril_weights_out){.struct_size = sizeof x->weights};
     x->pages = pages_new(p, placing);
     place_seqs(x);
+    place_options(x);
     for (int i = 0; i < p->n_seqs && blockwise(x); i++) {
         if (p->seqs[i].q_len > 0 && parts_of(&p->seqs[i]) > x->parts) x->parts = parts_of(&p->seqs[i]);
     }
@@ -1088,6 +1425,9 @@ void placed_free(struct placed *x)
     area_free(&x->k_scales);
     area_free(&x->v_scales);
     area_free(&x->seqs);
+    area_free(&x->sink_logits);
+    area_free(&x->alibi_slopes);
+    area_free(&x->tree);
     for (int i = 0; i < MAX_SEQS; i++)
         area_free(&x->pages.tables[i]);
     output_free(&x->out);
@@ -1311,8 +1651,44 @@ bool same_rows(const struct result *got, int64_t got_token, const struct result 
 
 bool same_result(const struct result *got, const struct result *want, const char *what)
 {
-    const int64_t rows = want->rows * want->heads;
-    return same_floats(got->x, want->x, got->type, rows * want->width, want->width, want->heads, "result", what) &&
-           same_floats(got->row_max, want->row_max, TRIL_F32, rows, 1, want->heads, "row_max", what) &&
-           same_floats(got->row_sum, want->row_sum, TRIL_F32, rows, 1, want->heads, "row_sum", what);
+    const int64_t n = want->rows * want->heads * want->width, statistics = want->tokens * want->heads;
+    return same_floats(got->x, want->x, got->type, n, want->width, want->heads, "result", what) &&
+           same_floats(got->row_max, want->row_max, TRIL_F32, statistics, 1, want->heads, "row_max", what) &&
+           same_floats(got->row_sum, want->row_sum, TRIL_F32, statistics, 1, want->heads, "row_sum", what);
+}
+
+bool same_columns(const struct result *got, int64_t got_seq, const struct result *want, int64_t want_seq,
+                  const char *what)
+{
+    const int64_t width = got->width < want->width ? got->width : want->width;
+    bool ok = got->heads == want->heads || broken("%s: the shapes differ", what);
+    for (int64_t head = 0; head < want->heads && ok; head++)
+        ok = same_floats(result_row(got, got_seq, head), result_row(want, want_seq, head), TRIL_F32, width, width, 1,
+                         "column sums", what);
+    return ok;
+}
+
+bool columns_are_sums(const struct problem *p, const struct result *columns, const struct result *dense)
+{
+    for (int s = 0; s < p->n_seqs; s++) {
+        const tril_seq *seq = &p->seqs[s];
+        for (int64_t head = 0; head < p->q_heads && seq->q_len > 0; head++) {
+            for (int64_t j = 0; j < seq->kv_len; j++) {
+                float sum = 0.0f;
+                for (int64_t i = first_summed(p, seq); i < seq->q_len; i++)
+                    sum += result_row(dense, seq->q_first + i, head)[j];
+                const float got = result_row(columns, s, head)[j];
+                if (!same_float(got, sum))
+                    return broken("the weights of key %lld, sequence %d, head %lld have the sum %a, not %a",
+                                  (long long)j, s, (long long)head, (double)got, (double)sum);
+            }
+        }
+        for (int64_t i = first_summed(p, seq) * p->q_heads; i < seq->q_len * p->q_heads; i++) {
+            const int64_t row = seq->q_first * p->q_heads + i;
+            if (!same_float(columns->row_max[row], dense->row_max[row]) ||
+                !same_float(columns->row_sum[row], dense->row_sum[row]))
+                return broken("column sums of sequence %d: row %lld has other statistics", s, (long long)i);
+        }
+    }
+    return true;
 }

@@ -16,7 +16,7 @@
 
 /* Tiers, by name. */
 struct tiers {
-    const char *name[128];
+    const char *name[256];
     int n;
 };
 
@@ -96,6 +96,19 @@ struct codes {
     float *scales;       /* [token][head]: with I8, else of no use */
 };
 
+/* What a call may ask for beside plain attention, as bits. */
+enum {
+    SOFTCAP = 1,
+    WINDOW = 2,
+    SINK_TOKENS = 4,
+    SINK_LOGITS = 8,
+    ALIBI = 16,
+    TREE = 32,
+    PREFIX = 64,
+    EVERY_OPTION = 127,
+    CHUNK_OPTIONS = EVERY_OPTION & ~TREE /* with which the end of a sequence may be a call of its own */
+};
+
 /* A call without its memory: shapes, sequences, and dense values [token][head][dim]. Tokens that no sequence uses have
  * values too, but placed_new() writes signalling NaN in their stead. */
 #define MAX_SEQS 8
@@ -109,6 +122,13 @@ struct problem {
     enum values values;
     float *q, *k, *v;
     struct codes codes[OPERANDS];
+    /* The options, 0 and null for none of them; a sequence has its prefix. */
+    float softcap;
+    int64_t window, sink_tokens;
+    float *sink_logits, *alibi_slopes; /* [q_heads] */
+    uint64_t *tree;                    /* [q_tokens][tree_words] */
+    int64_t tree_words;                /* as many as the sequence with the most queries needs */
+    int64_t last_rows;                 /* of COLUMNS */
 };
 
 struct problem *problem_new(int q_heads, int kv_heads, int qk_dim, int v_dim);
@@ -130,6 +150,24 @@ void problem_encode(struct problem *, int64_t token, int64_t n);
 /* Room for the values, all 0, stored in the types of `like`. */
 void problem_room(struct problem *, const struct problem *like);
 struct problem *problem_copy(const struct problem *);
+/* The queries `first` ... `first + queries - 1` of one sequence, with the keys up to the last of them. With a tree all
+ * of the sequence; with a prefix they reach its end at least, or begin behind it: see chunk_reaches(). */
+struct problem *problem_part(const struct problem *, const tril_seq *, int64_t first, int64_t queries);
+/* How many queries from `first` on a call must have at the least to stand for a part of the sequence. */
+int64_t chunk_reaches(const tril_seq *, int64_t first);
+/* Each K/V head written out once for every query head that uses it, as floats. */
+struct problem *problem_ungrouped(const struct problem *);
+/* These options at random, the others off. No tree where a sequence has more queries than keys. Of ANY and VAST values
+ * also numbers of odd sizes. */
+void problem_options(struct problem *, struct rng *, unsigned which);
+/* Each of these options in one of three cases. */
+void problem_options_random(struct problem *, struct rng *, unsigned among);
+/* Room for a tree of which nobody sees anything. */
+void problem_tree(struct problem *);
+/* Of another problem with the same heads; not its tree. */
+void problem_copy_options(struct problem *to, const struct problem *from);
+/* Rows of a tree for all queries of a sequence. */
+void problem_copy_tree(struct problem *to, const tril_seq *at, const struct problem *from, const tril_seq *seq);
 /* Copies tokens of an operand with their codes, between problems that store it alike or within one. */
 void problem_copy_tokens(struct problem *to, enum operand, int64_t at, const struct problem *from, int64_t token,
                          int64_t n);
@@ -139,6 +177,11 @@ void problem_free(struct problem *);
 double problem_work(const struct problem *);
 void problem_describe(const struct problem *, const char *more);
 const char *values_name(enum values);
+
+static inline uint64_t *problem_tree_row(const struct problem *p, int64_t token)
+{
+    return p->tree + token * p->tree_words;
+}
 
 static inline float *problem_q(const struct problem *p, int64_t token, int64_t head)
 {
@@ -190,7 +233,9 @@ struct placing {
     struct place q, k, v, out, scales; /* out: the weights too; scales: those of k and of v */
     enum guard guard;
     bool stored;         /* the problem's codes are placed, else its floats */
-    tril_dtype out_type; /* of ATTEND, F32, F16 or BF16 */
+    bool poisoned;       /* keys and values that no query sees are NaN, and pages behind every window have no number */
+    int tree_pad;        /* words after each row of the tree */
+    tril_dtype out_type; /* of ATTEND, DENSE and PACKED: F32, F16 or BF16 */
     int page;            /* tokens of a page, or 0 */
     uint32_t page_seed;  /* of the order in which pages are given out */
     int shared_pages;    /* so many first pages of every sequence are one: their keys must be the same, page by page */
@@ -207,13 +252,14 @@ extern const struct placing contiguous;
 struct placing placing_random(struct rng *);
 void placing_describe(const struct placing *, char *to, size_t size);
 
-enum operation { ATTEND, DENSE, PACKED, OPERATIONS };
+enum operation { ATTEND, DENSE, PACKED, COLUMNS, OPERATIONS };
 const char *operation_name(enum operation);
 
-/* Dense results: x [q_tokens][q_heads][width], width = v_dim or longest; row_max and row_sum [q_tokens][q_heads]. Rows
- * that no sequence has are 0, and so are the columns of a weights row past its kv_len, or, packed, past its visible. */
+/* Dense results: x [rows][q_heads][width], rows = q_tokens, or of COLUMNS n_seqs, width = v_dim or longest; row_max and
+ * row_sum [tokens][q_heads], tokens = q_tokens. Rows that no sequence has are 0, and so are statistics of rows that
+ * COLUMNS does not sum, and the columns of a weights row past its kv_len, or, packed, past those it has. */
 struct result {
-    int64_t rows, width;
+    int64_t rows, tokens, width;
     int heads;
     tril_dtype type; /* that x had in memory */
     float *x, *row_max, *row_sum;
@@ -245,7 +291,7 @@ struct placed {
     enum operation operation;
     tril_attention call;
     tril_weights_out weights;
-    struct area q, k, v, k_scales, v_scales, seqs;
+    struct area q, k, v, k_scales, v_scales, seqs, sink_logits, alibi_slopes, tree;
     struct pages pages;
     struct output out, max, sum;
     int64_t parts; /* TRIL_BLOCKWISE: of the sequence with the most, at least 1; else 1 */
@@ -272,12 +318,23 @@ int workers(void);
 
 /* broken() with the worst element, unless all bits are the same. What `got` had in 16 bits must be `want` rounded. */
 bool same_result(const struct result *got, const struct result *want, const char *what);
+/* Of COLUMNS, the sums of one sequence that may have another number. */
+bool same_columns(const struct result *got, int64_t got_seq, const struct result *want, int64_t want_seq,
+                  const char *what);
 /* The same for the rows of one sequence that may stand at another place. */
 bool same_rows(const struct result *got, int64_t got_token, const struct result *want, int64_t want_token,
                int64_t tokens, const char *what);
 
-/* How many keys query i of a sequence sees. */
+/* How many keys the causal rule alone lets query i of a sequence see. */
 int64_t visible_keys(const tril_seq *, int64_t query);
+/* The header's "Who sees whom". */
+bool sees(const struct problem *, const tril_seq *, int64_t query, int64_t key);
+/* One past the last key that a query can see, as the packed form counts. */
+int64_t columns_of(const struct problem *, const tril_seq *, int64_t query);
+/* The first query that COLUMNS sums. */
+int64_t first_summed(const struct problem *, const tril_seq *);
+/* broken() unless COLUMNS gave the sums of the rows that DENSE gave, one by one, to the bit; and their statistics. */
+bool columns_are_sums(const struct problem *, const struct result *columns, const struct result *dense);
 
 /* One past the last key of the sequence's range. */
 int64_t range_end(const tril_seq *);

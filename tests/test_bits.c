@@ -1,4 +1,4 @@
-/* Every tier gives the bits of the scalar tier: tril_attend, tril_weights in both forms, the row statistics. */
+/* Every tier gives the bits of the scalar tier: tril_attend, tril_weights in all forms, the row statistics. */
 #include "codes.h"
 
 #include <stdio.h>
@@ -26,13 +26,14 @@ static bool as_scalar(const struct problem *p, const struct placing *placing, co
     return true;
 }
 
-/* As floats, then stored. */
+/* As floats, then stored, in one of three cases with options. */
 static bool one_problem(struct problem *p, struct rng *rng, const char *more, const struct tiers *tiers)
 {
     struct placing placing = placing_random(rng);
     bool ok = as_scalar(p, &placing, more, tiers);
     placing = placing_random(rng);
     placing.stored = true;
+    if (rng_one_in(rng, 3)) problem_options_random(p, rng, EVERY_OPTION);
     problem_store_random(p, rng);
     problem_math_random(p, rng);
     ok = ok && as_scalar(p, &placing, more, tiers);
@@ -278,6 +279,7 @@ static bool pages(const struct tiers *tiers)
                 const int64_t n = kind == PROMPT ? sizes[size] + rng_below(&rng, 40) : rng_of(&rng, lengths);
                 struct problem *p = one_or_ragged(&rng, kind, n, ragged != 0);
                 if (rng_one_in(&rng, 2)) problem_store_random(p, &rng);
+                if (rng_one_in(&rng, 3)) problem_options_random(p, &rng, EVERY_OPTION);
                 struct placing placing = placing_random(&rng);
                 placing.stored = true;
                 placing.page = sizes[size];

@@ -1,7 +1,7 @@
 /* What is invisible is never touched: a page that faults directly behind, then directly before every tensor, the
- * sequences and the workspace; inputs that cannot be written; signalling NaN in every padding, every unused row and
- * token; and no byte changed but the results (run() sees to that in every suite). The bits stay those of the scalar
- * tier with its operands side by side. */
+ * sequences, what options need and the workspace; inputs that cannot be written; signalling NaN in every padding, every
+ * unused row and every token that no query sees; and no byte changed but the results (run() sees to that in every
+ * suite). The bits stay those of the scalar tier with its operands side by side. */
 #include "codes.h"
 
 #include <stdio.h>
@@ -87,9 +87,12 @@ static bool random_placings(const struct tiers *tiers)
     for (int i = 0; i < cases; i++) {
         if (!case_begin(i, &rng)) continue;
         struct problem *p = problem_random(&rng, 3e5, i % 3 == 0 ? ANY : NORMAL);
+        if (i % 2 == 0) problem_options_random(p, &rng, EVERY_OPTION);
         problem_store_random(p, &rng);
         problem_math_random(p, &rng);
-        const bool ok = guarded(p, placing_random(&rng), "random", tiers);
+        struct placing placing = placing_random(&rng);
+        placing.poisoned = true;
+        const bool ok = guarded(p, placing, "random", tiers);
         problem_free(p);
         if (!ok) return false;
     }

@@ -38,20 +38,30 @@ static int64_t blocks_of(const struct problem *p)
     return (p->longest + BLOCK - 1) / BLOCK;
 }
 
-/* Rows that see none of a part's keys say so: -inf, -0, and zeros. */
-static bool empty_rows(const struct problem *p, const struct result *part, int64_t block)
+/* Whether a query sees any key of positions begin ... end - 1. */
+static bool sees_any(const struct problem *p, const tril_seq *seq, int64_t i, int64_t begin, int64_t end)
+{
+    for (int64_t j = begin; j < end; j++) {
+        if (sees(p, seq, i, j)) return true;
+    }
+    return false;
+}
+
+/* Rows that see none of a part's keys say so: -inf, -0, and zeros. A part is a block, or all of the range. */
+static bool empty_rows(const struct problem *p, const struct result *part, int64_t block, bool blockwise)
 {
     for (int s = 0; s < p->n_seqs; s++) {
         const tril_seq *seq = &p->seqs[s];
+        const int64_t begin = seq->key_begin + block * BLOCK, block_end = begin + BLOCK;
+        const int64_t end = blockwise && block_end < range_end(seq) ? block_end : range_end(seq);
         for (int64_t i = 0; i < seq->q_len; i++) {
-            const int64_t visible = visible_keys(seq, i), begin = seq->key_begin + block * BLOCK;
-            const int64_t end = visible < range_end(seq) ? visible : range_end(seq);
+            const bool some = sees_any(p, seq, i, begin, end);
             for (int64_t head = 0; head < p->q_heads; head++) {
                 const int64_t row = (seq->q_first + i) * p->q_heads + head;
                 const bool marked = bits_of(part->row_sum[row]) == 0x80000000u;
-                if (marked != (end <= begin))
-                    return broken("part %lld: query %lld head %lld sees %lld keys of it, and row_sum is %a",
-                                  (long long)block, (long long)i, (long long)head, (long long)(end - begin),
+                if (marked == some)
+                    return broken("part %lld: query %lld head %lld sees %s of it, and row_sum is %a", (long long)block,
+                                  (long long)i, (long long)head, some ? "a key" : "nothing",
                                   (double)part->row_sum[row]);
                 if (!marked) continue;
                 bool zeros = part->row_max[row] == -INFINITY;
@@ -97,7 +107,7 @@ static bool parts_add(struct parts *parts, const struct problem *p, int64_t firs
     bool ok = parts->n + n <= COUNT(parts->part);
     if (!ok) broken("too many parts");
     for (int64_t i = 0; i < n; i++) {
-        ok = ok && ((flags & TRIL_UNNORMALISED) == 0 || empty_rows(&range, got[i], i));
+        ok = ok && ((flags & TRIL_UNNORMALISED) == 0 || empty_rows(&range, got[i], i, (flags & TRIL_BLOCKWISE) != 0));
         for (int s = 0; s < p->n_seqs; s++) { /* of a sequence that stayed away */
             const tril_seq *seq = &p->seqs[s];
             for (int64_t j = 0; range.seqs[s].q_len == 0 && j < seq->q_len * p->q_heads; j++) {
@@ -112,6 +122,31 @@ static bool parts_add(struct parts *parts, const struct problem *p, int64_t firs
     }
     free(got);
     return ok;
+}
+
+/* The last part of a problem with sink logits, as the header asks for it; that of a logit of -inf adds nothing. */
+static void parts_add_sink(struct parts *parts, const struct problem *p)
+{
+    if (p->sink_logits == NULL) return;
+    struct result *r = calloc(1, sizeof *r);
+    if (r == NULL || parts->n == COUNT(parts->part)) abort();
+    const int64_t rows = p->q_tokens * p->q_heads;
+    *r = (struct result){.rows = p->q_tokens, .tokens = p->q_tokens, .heads = p->q_heads, .width = p->v_dim};
+    r->x = floats(rows * p->v_dim);
+    r->row_max = floats(rows);
+    r->row_sum = floats(rows);
+    memset(r->x, 0, (size_t)(rows * p->v_dim * ELEMENT));
+    memset(r->row_max, 0, (size_t)(rows * ELEMENT));
+    memset(r->row_sum, 0, (size_t)(rows * ELEMENT));
+    for (int s = 0; s < p->n_seqs; s++) {
+        for (int64_t i = 0; i < p->seqs[s].q_len * p->q_heads; i++) {
+            const int64_t row = p->seqs[s].q_first * p->q_heads + i;
+            const float logit = p->sink_logits[row % p->q_heads];
+            r->row_max[row] = (float)((double)logit * 1.4426950408889634);
+            r->row_sum[row] = logit == -INFINITY ? -0.0f : 1.0f;
+        }
+    }
+    parts->part[parts->n++] = r;
 }
 
 /* Parts first ... first + n - 1 merged. Rows lie `pad` floats apart, with signalling NaN between, and in the rows of an
@@ -147,7 +182,7 @@ static struct result *merged(const struct problem *p, const struct parts *parts,
     const tril_status status = tril_merge(list, n, rows, dim, flags, out, stride * ELEMENT, out_max, out_sum);
     struct result *r = calloc(1, sizeof *r);
     if (r == NULL) abort();
-    *r = (struct result){.rows = p->q_tokens, .heads = p->q_heads, .width = dim};
+    *r = (struct result){.rows = p->q_tokens, .tokens = p->q_tokens, .heads = p->q_heads, .width = dim};
     r->x = floats(rows * dim);
     r->row_max = floats(rows);
     r->row_sum = floats(rows);
@@ -217,14 +252,16 @@ static struct problem *long_problem(struct rng *rng, enum values kind, double wo
 
 typedef bool property(const struct problem *p, const struct result *want, struct rng *rng, const char *tier);
 
+/* Every other problem has options, where the property knows them. */
 static bool each_problem(const struct tiers *tiers, int count, double work, const enum values *kinds, int n_kinds,
-                         property *holds)
+                         unsigned options, property *holds)
 {
     struct rng rng;
     for (int i = 0; i < count; i++) {
         if (!case_begin(i, &rng)) continue;
         const enum values kind = kinds[i % n_kinds];
         struct problem *p = long_problem(&rng, kind, work);
+        if (rng_one_in(&rng, 2)) problem_options_random(p, &rng, options);
         problem_describe(p, "one call, oracle");
         struct result *want = run(p, &contiguous, ATTEND, "scalar");
         bool ok = want != NULL;
@@ -255,6 +292,7 @@ static bool blocks_hold(const struct problem *p, const struct result *want, stru
         ok = parts_add(&parts, p, first, first + n, TRIL_UNNORMALISED | (folded ? 0 : TRIL_BLOCKWISE),
                        placing_random(rng), tier);
     }
+    if (ok) parts_add_sink(&parts, p);
     const int pad = rng_one_in(rng, 2) ? 0 : (int)rng_below(rng, 9);
     for (int in_place = 0; in_place < 2 && ok; in_place++) {
         struct result *got = merged(p, &parts, 0, parts.n, 0, pad, in_place != 0);
@@ -281,16 +319,19 @@ static bool blocks_hold(const struct problem *p, const struct result *want, stru
 
 static bool blocks_merge(const struct tiers *tiers)
 {
-    return each_problem(tiers, scaled(270) < 36 ? 36 : scaled(270), 1.5e6, every_kind, COUNT(every_kind), blocks_hold);
+    return each_problem(tiers, scaled(270) < 36 ? 36 : scaled(270), 1.5e6, every_kind, COUNT(every_kind), EVERY_OPTION,
+                        blocks_hold);
 }
 
 /* A block alone keeps the sign of a zero, which the first of a row loses: values so small that every product with a
- * weight below 1 is rounded to -0, and 0 where the weight is 1, at the first key of each block. */
+ * weight below 1 is rounded to -0, and 0 where the weight is 1, at the first key of each block. With a window a row's
+ * first block is a later one, and its first key the window's. */
 static bool minus_zeros(const struct tiers *tiers)
 {
     static const struct {
-        int group, q_len, kv_len;
-    } shapes[] = {{1, 1, 200}, {1, 3, 256}, {2, 2, 700}, {1, 60, 300}, {4, 40, 900}, {7, 5, 514}};
+        int group, q_len, kv_len, window;
+    } shapes[] = {{1, 1, 200, 0}, {1, 3, 256, 0},   {2, 2, 700, 0},   {1, 60, 300, 0},   {4, 40, 900, 0},
+                  {7, 5, 514, 0}, {1, 1, 700, 300}, {4, 3, 900, 200}, {2, 40, 1200, 500}};
     struct rng rng;
     for (int i = 0; i < COUNT(shapes); i++) {
         if (!case_begin(i, &rng)) continue;
@@ -298,12 +339,14 @@ static bool minus_zeros(const struct tiers *tiers)
         problem_seq(p, 0, shapes[i].q_len, 0, shapes[i].kv_len);
         problem_fill(p, &rng, NORMAL);
         p->scale = 1.0f;
+        p->window = shapes[i].window;
         for (int64_t j = 0; j < p->q_tokens * p->q_heads * 2; j++)
             p->q[j] = j % 2 == 0 ? 1.0f : 0.0f;
         for (int64_t j = 0; j < p->kv_tokens; j++) {
-            problem_k(p, j, 0)[0] = j % BLOCK == 0 ? 0.0f : -2.0f - (float)(j % 3);
+            const bool leads = j % BLOCK == 0 || (p->window > 0 && j == p->kv_tokens - p->window);
+            problem_k(p, j, 0)[0] = leads ? 0.0f : -2.0f - (float)(j % 3);
             for (int d = 0; d < p->v_dim; d++)
-                problem_v(p, j, 0)[d] = j % BLOCK == 0 ? 0.0f : d % 2 == 0 ? -0x1p-149f : 0x1p-149f;
+                problem_v(p, j, 0)[d] = leads ? 0.0f : d % 2 == 0 ? -0x1p-149f : 0x1p-149f;
         }
         problem_describe(p, "oracle");
         struct result *want = run(p, &contiguous, ATTEND, "scalar");
@@ -313,7 +356,7 @@ static bool minus_zeros(const struct tiers *tiers)
             struct rng same = rng;
             ok = parts_add(&parts, p, 0, blocks_of(p), TRIL_UNNORMALISED | TRIL_BLOCKWISE, placing_random(&same),
                            tiers->name[t]);
-            for (int b = 0; b < parts.n && ok; b++) {
+            for (int b = 0; b < parts.n && ok && p->window == 0; b++) {
                 const int64_t last = (p->q_tokens - 1) * p->q_heads; /* sees two keys of each block, and more */
                 const uint32_t bits = bits_of(parts.part[b]->x[last * p->v_dim]);
                 ok = bits == (b == 0 ? 0 : 0x80000000u) || broken("block %d: a zero has the bits %08x", b, bits);
@@ -440,7 +483,7 @@ static bool folded_hold(const struct problem *p, const struct result *want, stru
 static bool folded_parts(const struct tiers *tiers)
 {
     static const enum values kinds[] = {NORMAL, PEAKED, RISING, FALLING};
-    return each_problem(tiers, scaled(60) < 4 ? 4 : scaled(60), 4e5, kinds, COUNT(kinds), folded_hold);
+    return each_problem(tiers, scaled(60) < 4 ? 4 : scaled(60), 4e5, kinds, COUNT(kinds), 0, folded_hold);
 }
 
 /* The whole as one part, divided by the merge alone; and with TRIL_UNNORMALISED, its own first part. */
@@ -448,7 +491,8 @@ static bool one_part_holds(const struct problem *p, const struct result *want, s
 {
     struct parts parts = {.n = 0};
     bool ok = parts_add(&parts, p, 0, blocks_of(p), TRIL_UNNORMALISED, placing_random(rng), tier);
-    struct result *got = ok ? merged(p, &parts, 0, 1, 0, 3, rng_one_in(rng, 2)) : NULL;
+    if (ok) parts_add_sink(&parts, p);
+    struct result *got = ok ? merged(p, &parts, 0, parts.n, 0, 3, rng_one_in(rng, 2)) : NULL;
     ok = got != NULL && same_result(got, want, "one part");
     result_free(got);
     got = ok ? merged(p, &parts, 0, 1, TRIL_UNNORMALISED, 0, rng_one_in(rng, 2)) : NULL;
@@ -465,7 +509,8 @@ static bool one_part_holds(const struct problem *p, const struct result *want, s
 
 static bool one_part(const struct tiers *tiers)
 {
-    return each_problem(tiers, scaled(90) < 9 ? 9 : scaled(90), 6e5, every_kind, COUNT(every_kind), one_part_holds);
+    return each_problem(tiers, scaled(90) < 9 ? 9 : scaled(90), 6e5, every_kind, COUNT(every_kind), EVERY_OPTION,
+                        one_part_holds);
 }
 
 /* A cache that is filled by tril_append(): the bytes, and what attention makes of them. */

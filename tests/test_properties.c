@@ -9,7 +9,8 @@
 /* A property over one random problem and one tier: true, or broken(). */
 typedef bool property(const struct problem *p, struct rng *rng, const char *tier);
 
-static bool each_problem(const struct tiers *tiers, int count, double work, property *holds)
+/* Every other problem has options, of those that the property knows. */
+static bool each_problem(const struct tiers *tiers, int count, double work, unsigned options, property *holds)
 {
     static const enum values kinds[] = {NORMAL, NORMAL, PEAKED, ANY, RISING, FALLING, SPECIAL};
     struct rng rng;
@@ -17,6 +18,7 @@ static bool each_problem(const struct tiers *tiers, int count, double work, prop
         if (!case_begin(i, &rng)) continue;
         const enum values kind = kinds[i % COUNT(kinds)];
         struct problem *p = problem_random(&rng, work, kind);
+        if (rng_one_in(&rng, 2)) problem_options_random(p, &rng, options);
         problem_store_random(p, &rng);
         problem_math_random(p, &rng);
         bool ok = true;
@@ -31,23 +33,16 @@ static bool each_problem(const struct tiers *tiers, int count, double work, prop
     return true;
 }
 
-/* One sequence of a problem, its queries `first` ... `first + queries - 1` alone, with the keys they see. */
-static struct problem *part_of(const struct problem *p, const tril_seq *seq, int64_t first, int64_t queries)
+/* Whether query i sees a key from position `cut` on. */
+static bool sees_from(const struct problem *p, const tril_seq *seq, int64_t i, int64_t cut)
 {
-    struct problem *part = problem_new(p->q_heads, p->kv_heads, p->qk_dim, p->v_dim);
-    const int64_t kv_len = seq->kv_len - seq->q_len + first + queries;
-    part->scale = p->scale;
-    part->math = p->math;
-    /* Queries before position 0 keep their place by being more than there are keys. */
-    problem_seq(part, 0, queries, 0, kv_len < 0 ? 0 : kv_len);
-    problem_room(part, p);
-    problem_copy_tokens(part, OF_Q, 0, p, seq->q_first + first, queries);
-    problem_copy_tokens(part, OF_K, 0, p, seq->kv_first, part->kv_tokens);
-    problem_copy_tokens(part, OF_V, 0, p, seq->kv_first, part->kv_tokens);
-    return part;
+    for (int64_t j = cut; j < seq->kv_len; j++) {
+        if (sees(p, seq, i, j)) return true;
+    }
+    return false;
 }
 
-/* Keys and values from position `cut` on become signalling NaN or inf: rows before it must not notice. */
+/* Keys and values from position `cut` on become signalling NaN or inf: rows that see none of them must not notice. */
 static bool future_is_invisible(const struct problem *p, struct rng *rng, const char *tier)
 {
     const uint32_t poison[] = {SIGNALLING_NAN, 0x7fc00000, 0x7f800000, 0xff800000};
@@ -72,9 +67,10 @@ static bool future_is_invisible(const struct problem *p, struct rng *rng, const 
         ok = want != NULL && got != NULL;
         for (int s = 0; s < p->n_seqs && ok; s++) {
             const tril_seq *seq = &p->seqs[s];
-            int64_t rows = cut[s] - (seq->kv_len - seq->q_len); /* that see no key from the cut on */
-            rows = rows < 0 ? 0 : rows > seq->q_len ? seq->q_len : rows;
-            ok = same_rows(got, seq->q_first, want, seq->q_first, rows, "poisoned future");
+            for (int64_t i = 0; i < seq->q_len && ok; i++) {
+                if (sees_from(p, seq, i, cut[s])) continue;
+                ok = same_rows(got, seq->q_first + i, want, seq->q_first + i, 1, "poisoned future");
+            }
         }
         result_free(want);
         result_free(got);
@@ -85,7 +81,7 @@ static bool future_is_invisible(const struct problem *p, struct rng *rng, const 
 
 static bool poisoned_future(const struct tiers *tiers)
 {
-    return each_problem(tiers, scaled(60) < 30 ? 30 : scaled(60), 6e5, future_is_invisible);
+    return each_problem(tiers, scaled(60) < 30 ? 30 : scaled(60), 6e5, EVERY_OPTION, future_is_invisible);
 }
 
 /* Numbers of rows of one K/V head around what a tile takes at once, and around what a tier takes for few. */
@@ -99,19 +95,20 @@ static int64_t chunk_of(const struct problem *p, struct rng *rng, int64_t most)
 }
 
 /* One shot = any chunking, however each chunk lies and whoever computes it. `most` is the largest chunk; 1: token by
- * token. */
+ * token, after a prefix. */
 static bool in_chunks(const struct problem *p, struct rng *rng, const char *tier, int64_t most)
 {
     bool ok = true;
-    for (enum operation operation = ATTEND; operation < OPERATIONS && ok; operation++) {
+    for (enum operation operation = ATTEND; operation < COLUMNS && ok; operation++) {
         struct result *whole = run(p, &contiguous, operation, tier);
         ok = whole != NULL;
         for (int s = 0; s < p->n_seqs && ok; s++) {
             const tril_seq *seq = &p->seqs[s];
             for (int64_t first = 0, n; first < seq->q_len && ok; first += n) {
                 n = chunk_of(p, rng, most);
+                if (n < chunk_reaches(seq, first)) n = chunk_reaches(seq, first);
                 if (n > seq->q_len - first) n = seq->q_len - first;
-                struct problem *part = part_of(p, seq, first, n);
+                struct problem *part = problem_part(p, seq, first, n);
                 const struct placing placing = placing_random(rng);
                 struct result *got = run(part, &placing, operation, tier);
                 ok = got != NULL && same_rows(got, 0, whole, seq->q_first + first, n, operation_name(operation));
@@ -131,7 +128,7 @@ static bool chunks_hold(const struct problem *p, struct rng *rng, const char *ti
 
 static bool chunks(const struct tiers *tiers)
 {
-    return each_problem(tiers, scaled(40), 4e5, chunks_hold);
+    return each_problem(tiers, scaled(40), 4e5, CHUNK_OPTIONS, chunks_hold);
 }
 
 static bool tokens_hold(const struct problem *p, struct rng *rng, const char *tier)
@@ -141,11 +138,11 @@ static bool tokens_hold(const struct problem *p, struct rng *rng, const char *ti
 
 static bool token_by_token(const struct tiers *tiers)
 {
-    return each_problem(tiers, scaled(20), 1e5, tokens_hold);
+    return each_problem(tiers, scaled(20), 1e5, CHUNK_OPTIONS, tokens_hold);
 }
 
 /* Every number of query heads per K/V head with chunks of each size of `few`, in queries and in rows, at any place of a
- * prompt that is long enough for a second block of keys. */
+ * prompt that is long enough for a second block of keys; every other time with options. */
 static bool few_rows(const struct tiers *tiers)
 {
     struct rng rng;
@@ -155,19 +152,20 @@ static bool few_rows(const struct tiers *tiers)
         struct problem *p = problem_new(group * kv_heads, kv_heads, dim, group % 2 == 0 ? dim : 1 + dim / 2);
         problem_seq(p, 0, 50 + rng_below(&rng, 10), 0, group % 4 == 0 ? 240 + rng_below(&rng, 80) : 70);
         problem_fill(p, &rng, NORMAL);
+        problem_options_random(p, &rng, group / 2 % 2 == 0 ? CHUNK_OPTIONS & ~PREFIX : 0);
         problem_store_random(p, &rng);
         const tril_seq *seq = &p->seqs[0];
         bool ok = true;
         for (int t = 0; t < tiers->n && ok; t++) {
             struct rng same = rng;
-            for (enum operation operation = ATTEND; operation < OPERATIONS && ok; operation++) {
+            for (enum operation operation = ATTEND; operation < COLUMNS && ok; operation++) {
                 problem_describe(p, operation_name(operation));
                 struct result *whole = run(p, &contiguous, operation, tiers->name[t]);
                 ok = whole != NULL;
                 for (int i = 0; i < 2 * COUNT(few) && ok; i++) {
                     const int64_t n = i < COUNT(few) ? few[i] : (few[i - COUNT(few)] + group - 1) / group;
                     const int64_t first = rng_below(&same, seq->q_len - n + 1);
-                    struct problem *part = part_of(p, seq, first, n);
+                    struct problem *part = problem_part(p, seq, first, n);
                     struct placing placing = rng_one_in(&same, 2) ? contiguous : placing_random(&same);
                     char text[600], place[400];
                     placing_describe(&placing, place, sizeof place);
@@ -191,21 +189,7 @@ static bool few_rows(const struct tiers *tiers)
 /* Grouped heads = each K/V head written out once per query head. */
 static bool groups_hold(const struct problem *p, struct rng *rng, const char *tier)
 {
-    const int group = p->q_heads / p->kv_heads;
-    struct problem *wide = problem_copy(p);
-    problem_store(wide, TRIL_F32, TRIL_F32, TRIL_F32);
-    free(wide->k);
-    free(wide->v);
-    wide->kv_heads = p->q_heads;
-    wide->k = malloc((size_t)(p->kv_tokens * p->q_heads * p->qk_dim + 1) * sizeof(float));
-    wide->v = malloc((size_t)(p->kv_tokens * p->q_heads * p->v_dim + 1) * sizeof(float));
-    if (wide->k == NULL || wide->v == NULL) abort();
-    for (int64_t token = 0; token < p->kv_tokens; token++) {
-        for (int64_t head = 0; head < p->q_heads; head++) {
-            memcpy(problem_k(wide, token, head), problem_k(p, token, head / group), (size_t)p->qk_dim * sizeof(float));
-            memcpy(problem_v(wide, token, head), problem_v(p, token, head / group), (size_t)p->v_dim * sizeof(float));
-        }
-    }
+    struct problem *wide = problem_ungrouped(p);
     bool ok = true;
     for (enum operation operation = ATTEND; operation < OPERATIONS && ok; operation++) {
         const struct placing placing = placing_random(rng);
@@ -220,10 +204,18 @@ static bool groups_hold(const struct problem *p, struct rng *rng, const char *ti
 
 static bool grouped_heads(const struct tiers *tiers)
 {
-    return each_problem(tiers, scaled(30), 6e5, groups_hold);
+    return each_problem(tiers, scaled(30), 6e5, EVERY_OPTION, groups_hold);
 }
 
-/* A batch = its sequences one by one = the batch in another order. */
+/* A batch = its sequences one by one = the batch in another order. Column sums have a row for each sequence, the others
+ * for each query. */
+static bool same_sequence(const struct result *got, const struct problem *p, int at, const struct result *want,
+                          const struct problem *q, int from, enum operation operation, const char *what)
+{
+    if (operation == COLUMNS) return same_columns(got, at, want, from, what);
+    return same_rows(got, p->seqs[at].q_first, want, q->seqs[from].q_first, q->seqs[from].q_len, what);
+}
+
 static bool batch_holds(const struct problem *p, struct rng *rng, const char *tier)
 {
     struct problem *turned = problem_new(p->q_heads, p->kv_heads, p->qk_dim, p->v_dim);
@@ -233,11 +225,15 @@ static bool batch_holds(const struct problem *p, struct rng *rng, const char *ti
     for (int s = 0; s < p->n_seqs; s++) {
         const tril_seq *seq = &p->seqs[(first + p->n_seqs - s) % p->n_seqs];
         problem_seq(turned, rng_below(rng, 3), seq->q_len, rng_below(rng, 3), seq->kv_len);
+        turned->seqs[s].prefix = seq->prefix;
     }
     problem_room(turned, p);
+    problem_copy_options(turned, p);
+    if (p->tree != NULL) problem_tree(turned);
     for (int s = 0; s < p->n_seqs; s++) {
         const tril_seq *from = &p->seqs[(first + p->n_seqs - s) % p->n_seqs], *to = &turned->seqs[s];
         if (from->q_len == 0) continue;
+        if (p->tree != NULL) problem_copy_tree(turned, to, p, from);
         problem_copy_tokens(turned, OF_Q, to->q_first, p, from->q_first, from->q_len);
         problem_copy_tokens(turned, OF_K, to->kv_first, p, from->kv_first, from->kv_len);
         problem_copy_tokens(turned, OF_V, to->kv_first, p, from->kv_first, from->kv_len);
@@ -249,12 +245,13 @@ static bool batch_holds(const struct problem *p, struct rng *rng, const char *ti
         struct result *other = run(turned, &placing, operation, tier);
         ok = whole != NULL && other != NULL;
         for (int s = 0; s < p->n_seqs && ok; s++) {
-            const tril_seq *seq = &p->seqs[(first + p->n_seqs - s) % p->n_seqs];
+            const int from = (first + p->n_seqs - s) % p->n_seqs;
+            const tril_seq *seq = &p->seqs[from];
             if (seq->q_len == 0) continue;
-            ok = same_rows(other, turned->seqs[s].q_first, whole, seq->q_first, seq->q_len, "permuted batch");
-            struct problem *alone = part_of(p, seq, 0, seq->q_len);
+            ok = same_sequence(other, turned, s, whole, p, from, operation, "permuted batch");
+            struct problem *alone = problem_part(p, seq, 0, seq->q_len);
             struct result *got = ok ? run(alone, &contiguous, operation, tier) : NULL;
-            ok = got != NULL && same_rows(got, 0, whole, seq->q_first, seq->q_len, "single calls");
+            ok = got != NULL && same_sequence(got, alone, 0, whole, p, from, operation, "single calls");
             result_free(got);
             problem_free(alone);
         }
@@ -267,7 +264,7 @@ static bool batch_holds(const struct problem *p, struct rng *rng, const char *ti
 
 static bool batches(const struct tiers *tiers)
 {
-    return each_problem(tiers, scaled(40), 4e5, batch_holds);
+    return each_problem(tiers, scaled(40), 4e5, EVERY_OPTION, batch_holds);
 }
 
 /* Strides, order, alignment, the workspace's place; the output in q's memory; statistics asked for or not. */
@@ -306,27 +303,30 @@ static bool layout_holds(const struct problem *p, struct rng *rng, const char *t
 
 static bool layouts(const struct tiers *tiers)
 {
-    return each_problem(tiers, scaled(40), 4e5, layout_holds);
+    return each_problem(tiers, scaled(40), 4e5, EVERY_OPTION, layout_holds);
 }
 
-/* Dense = packed above nothing; the statistics of tril_attend = those of tril_weights. */
+/* Dense = packed above nothing; column sums = the sums of its columns; the statistics of tril_attend = those of
+ * tril_weights. */
 static bool forms_hold(const struct problem *p, struct rng *rng, const char *tier)
 {
     (void)rng;
     struct result *attend = run(p, &contiguous, ATTEND, tier), *dense = run(p, &contiguous, DENSE, tier);
-    struct result *packed = run(p, &contiguous, PACKED, tier);
-    bool ok = attend != NULL && dense != NULL && packed != NULL && same_result(packed, dense, "packed");
+    struct result *packed = run(p, &contiguous, PACKED, tier), *columns = run(p, &contiguous, COLUMNS, tier);
+    bool ok = attend != NULL && dense != NULL && packed != NULL && columns != NULL;
+    ok = ok && same_result(packed, dense, "packed") && columns_are_sums(p, columns, dense);
     if (ok) attend->width = 0; /* statistics only */
     ok = ok && same_rows(attend, 0, dense, 0, p->q_tokens, "statistics of attend");
     result_free(attend);
     result_free(dense);
     result_free(packed);
+    result_free(columns);
     return ok;
 }
 
 static bool forms(const struct tiers *tiers)
 {
-    return each_problem(tiers, scaled(30), 4e5, forms_hold);
+    return each_problem(tiers, scaled(30), 4e5, EVERY_OPTION, forms_hold);
 }
 
 /* A scale of 0 means 1 / sqrt(qk_dim), and a scale of -x with -q is x with q. */

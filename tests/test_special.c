@@ -80,8 +80,11 @@ static bool output_of(const struct problem *p, const tril_seq *seq, int64_t i, i
     return true;
 }
 
-static bool weights_of(const tril_seq *seq, int64_t i, int64_t head, enum row row, const float *a)
+static bool weights_of(const tril_seq *seq, int64_t i, int64_t head, enum row row, const float *a, tril_dtype type)
 {
+    /* In 16 bits each is rounded once more: relative to itself, or below the least normal F16 by 2^-25 at the most. */
+    const double rounded = type == TRIL_F32 ? 0.0 : type == TRIL_F16 ? 0x1p-11 : 0x1p-8;
+    const double off = 16.0 * 0x1p-24 + rounded + (rounded > 0.0 ? (double)seq->kv_len * 0x1p-25 : 0.0);
     double sum = 0.0;
     for (int64_t j = 0; j < seq->kv_len; j++) {
         const bool seen = j < visible_keys(seq, i);
@@ -93,7 +96,7 @@ static bool weights_of(const tril_seq *seq, int64_t i, int64_t head, enum row ro
                           (long long)head, (double)a[j]);
         sum += (double)a[j];
     }
-    return row != ORDINARY || fabs(sum - 1.0) <= 16.0 * 0x1p-24 || broken("the weights' sum is 1 %+.3g", sum - 1.0);
+    return row != ORDINARY || fabs(sum - 1.0) <= off || broken("the weights' sum is 1 %+.3g", sum - 1.0);
 }
 
 static bool statistics_of(enum row row, float expected_max, float max, float sum)
@@ -119,7 +122,7 @@ static bool as_classified(const struct problem *p, const struct result *r, bool 
                 float max;
                 const enum row row = classify(p, seq, i, head, &max);
                 const float *x = result_row(r, token, head);
-                if (!(weights ? weights_of(seq, i, head, row, x) : output_of(p, seq, i, head, row, x)) ||
+                if (!(weights ? weights_of(seq, i, head, row, x, r->type) : output_of(p, seq, i, head, row, x)) ||
                     !statistics_of(row, max, r->row_max[token * r->heads + head], r->row_sum[token * r->heads + head]))
                     return false;
             }

@@ -90,6 +90,7 @@ static bool thread_counts(const struct tiers *tiers)
         if (!case_begin(i, &rng)) continue;
         const enum values kind = (enum values)(i % VALUES_COUNT);
         struct problem *p = problem_random(&rng, 3e5, kind);
+        if (i % 2 == 1) problem_options_random(p, &rng, EVERY_OPTION);
         problem_store_random(p, &rng);
         const bool ok = by_teams(p, &rng, i * 3, 3, values_name(kind), tiers);
         problem_free(p);
@@ -103,13 +104,14 @@ static bool splits(const struct problem *p, int threads, const char *tier)
 {
     struct tril_plan plan;
     struct placed *x = placed_new(p, &contiguous, ATTEND);
-    const bool ok =
-        use_tier(tier) && tril_plan_make(&plan, &x->call, &tril_kernels_in_use()->blocking, threads) && plan.parts > 1;
+    const bool ok = use_tier(tier) &&
+                    tril_plan_make(&plan, &x->call, NULL, &tril_kernels_in_use()->blocking, threads) && plan.parts > 1;
     placed_free(x);
     return ok || broken("%d threads do not split this call over keys: it tests nothing", threads);
 }
 
-/* Few tasks: one or two K/V heads, few queries, many keys. */
+/* Few tasks: one or two K/V heads, few queries, many keys. Then again with options, of which a row may see nothing of
+ * some parts; a window may leave too few keys to split. */
 static bool long_rows(const struct tiers *tiers)
 {
     static const struct {
@@ -136,6 +138,8 @@ static bool long_rows(const struct tiers *tiers)
             ok = shapes[i].q_len > 8 || splits(p, 8, tiers->name[t]);
         }
         ok = ok && by_teams(p, &rng, 1 + i, scaled(4) < 2 ? 2 : 4, "long rows", tiers);
+        problem_options_random(p, &rng, EVERY_OPTION);
+        ok = ok && by_teams(p, &rng, 2 + i, 2, "long rows with options", tiers);
         problem_free(p);
         if (!ok) return false;
     }
@@ -167,9 +171,10 @@ static bool pool_new(struct pool *pool, struct rng *rng, int threads)
         } else {
             p = problem_random(rng, 5e4, kinds[i % COUNT(kinds)]);
         }
+        if (rng_one_in(rng, 2)) problem_options_random(p, rng, EVERY_OPTION);
         problem_store_random(p, rng);
         problem_math_random(p, rng);
-        const enum operation operation = (enum operation)(i % OPERATIONS);
+        const enum operation operation = (enum operation)((i + i / OPERATIONS) % OPERATIONS);
         struct placing placing = placing_random(rng);
         placing.in_place = operation == ATTEND && p->qk_dim == p->v_dim && rng_one_in(rng, 2);
         placing.team.number = 0;
@@ -262,7 +267,7 @@ static bool in_one_workspace(struct pool *pool, struct rng *rng, enum coming com
         if (pauses(tier) && team.threads > 1 && !team.one_by_one) count_workers();
         if (!ok) break;
         struct result *got = placed_take_part(pool->x[at], 0);
-        const size_t rows = (size_t)(got->rows * got->heads) * sizeof(float);
+        const size_t rows = (size_t)(got->tokens * got->heads) * sizeof(float);
         if (shown.no_max) memcpy(got->row_max, pool->want[at]->row_max, rows);
         if (shown.no_sum) memcpy(got->row_sum, pool->want[at]->row_sum, rows);
         ok = same_result(got, pool->want[at], coming_name[coming]) && placed_untouched(pool->x[at]);

@@ -255,6 +255,15 @@ static bool maximum_holds(const struct vec_ops *ops, struct rng *rng, const floa
         if (got[i] != want)
             return broken("v_min: of %a and %a it takes %a", (double)a[i], (double)best[i], (double)got[i]);
     }
+    ops->min(got, a, b);
+    for (int i = 0; i < ops->lanes; i++) {
+        if (b[i] != b[i] && got[i] == got[i]) return broken("v_min: a NaN is lost");
+    }
+    ops->copysign(got, a, b);
+    for (int i = 0; i < ops->lanes; i++) {
+        const uint32_t want = (bits_of(a[i]) & 0x7fffffff) | (bits_of(b[i]) & 0x80000000);
+        if (bits_of(got[i]) != want) return broken("v_copysign: of %a and %a", (double)a[i], (double)b[i]);
+    }
     ops->max_across(got, best);
     return got[0] == top || broken("v_max_across: %a, not %a", (double)got[0], (double)top);
 }
@@ -579,7 +588,7 @@ static bool same_half(uint32_t got, uint32_t want)
 
 static bool pairs_hold(const struct vec_ops *ops, struct rng *rng, const float *a, const float *b, const float *c)
 {
-    float x[MOST], y[MOST], got[MOST], first[MOST];
+    float x[MOST], y[MOST], got[MOST], first[MOST], second[MOST];
     uint16_t halves[MOST], weights[MOST];
     for (int i = 0; i < ops->lanes; i++) { /* also around the least normal number and the middles of two halves */
         const uint32_t near =
@@ -589,12 +598,14 @@ static bool pairs_hold(const struct vec_ops *ops, struct rng *rng, const float *
     }
     ops->pair(got, x, y);
     ops->first_of_pair(first, got);
+    ops->second_of_pair(second, got);
     ops->store_pairs(halves, x);
     for (int i = 0; i < ops->lanes; i++) {
         const uint32_t pair = bits_of(got[i]);
         if (!same_half(pair << 16, bf16_by_hand(x[i])) || !same_half(pair & 0xffff0000, bf16_by_hand(y[i])))
             return broken("v_pair: lane %d: %a and %a become %08x", i, (double)x[i], (double)y[i], pair);
         if (bits_of(first[i]) != (pair & 0xffff)) return broken("v_first_of_pair: lane %d", i);
+        if (bits_of(second[i]) != (pair & 0xffff0000)) return broken("v_second_of_pair: lane %d", i);
         if (!same_half((uint32_t)halves[i] << 16, bf16_by_hand(x[i])))
             return broken("v_store_pairs: lane %d: %a becomes %04x", i, (double)x[i], halves[i]);
         x[i] = isnan(c[i]) ? c[i] : fabsf(c[i]) < 0x1p-126f ? 0.0f : fminf(fabsf(c[i]), 1.0f);

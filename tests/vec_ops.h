@@ -109,6 +109,11 @@ static void op_min(float *to, const float *x, const float *best)
     v_store(to, v_min(v_load(x), v_load(best)));
 }
 
+static void op_copysign(float *to, const float *x, const float *sign)
+{
+    v_store(to, v_copysign(v_load(x), v_load(sign)));
+}
+
 static void op_fma(float *to, const float *a, const float *b, const float *c)
 {
     v_store(to, v_fma(v_load(a), v_load(b), v_load(c)));
@@ -247,6 +252,11 @@ static void op_first_of_pair(float *to, const float *b)
     v_store(to, v_first_of_pair(v_load(b)));
 }
 
+static void op_second_of_pair(float *to, const float *b)
+{
+    v_store(to, v_second_of_pair(v_load(b)));
+}
+
 static void op_a_dot(float *to, const float *a, int lane, const float *b, const float *c, int *low)
 {
     const va held = a_load(a);
@@ -288,6 +298,7 @@ const struct vec_ops VEC_OPS = {
     .div = op_div,
     .max = op_max,
     .min = op_min,
+    .copysign = op_copysign,
     .fma = op_fma,
     .trunc = op_trunc,
     .rint = op_rint,
@@ -308,6 +319,7 @@ const struct vec_ops VEC_OPS = {
     .store_pairs = op_store_pairs,
     .store_weights = op_store_weights,
     .first_of_pair = op_first_of_pair,
+    .second_of_pair = op_second_of_pair,
     .a_dot = op_a_dot,
     .dot_exact = V_DOT_EXACT,
 };

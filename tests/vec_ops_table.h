@@ -25,6 +25,7 @@ struct vec_ops {
     void (*div)(float *to, const float *a, const float *b);
     void (*max)(float *to, const float *x, const float *best);
     void (*min)(float *to, const float *x, const float *best);
+    void (*copysign)(float *to, const float *x, const float *sign);
     void (*fma)(float *to, const float *a, const float *b, const float *c);
     void (*trunc)(float *to, const float *x);
     void (*rint)(float *to, const float *x);
@@ -47,6 +48,7 @@ struct vec_ops {
     void (*store_pairs)(void *p, const float *x);
     void (*store_weights)(void *p, const float *x);
     void (*first_of_pair)(float *to, const float *b);
+    void (*second_of_pair)(float *to, const float *b);
     void (*a_dot)(float *to, const float *a, int lane, const float *b, const float *c, int *low);
     int dot_exact;
 };

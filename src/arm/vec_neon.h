@@ -223,6 +223,11 @@ static ALWAYS_INLINE vf v_min(vf x, vf best)
     return vbslq_f32(vcltq_f32(x, best), x, best);
 }
 
+static ALWAYS_INLINE vf v_copysign(vf v, vf sign)
+{
+    return vbslq_f32(vdupq_n_u32(INT32_MAX), v, sign);
+}
+
 static ALWAYS_INLINE vf v_trunc(vf v)
 {
     return vrndq_f32(v);
@@ -322,6 +327,11 @@ static ALWAYS_INLINE void v_store_weights(void *p, vf v)
 static ALWAYS_INLINE vf v_first_of_pair(vf b)
 {
     return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(b), vdupq_n_u32(0xffff)));
+}
+
+static ALWAYS_INLINE vf v_second_of_pair(vf b)
+{
+    return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(b), vdupq_n_u32(0xffff0000)));
 }
 
 #define V_DOT_EXACT 0

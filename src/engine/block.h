@@ -13,41 +13,116 @@ static ALWAYS_INLINE bool in_pairs(const struct tril_job *job)
 }
 
 struct block {
-    struct tile_b panels; /* its keys, panels of [qk_dim][16] */
-    int64_t first;        /* the position of its first key */
-    int keys;             /* that the task's last row sees in it */
-    bool last;            /* of the task */
-    size_t first_row;     /* of the task that sees any of it */
-    int64_t offset;       /* the position of the task's first query, counted from the block's first key */
+    struct tile_b panels;       /* its keys, panels of [qk_dim][16] */
+    int64_t first;              /* the position of its first key */
+    int keys;                   /* that the task's last row sees in it */
+    bool last;                  /* of the task */
+    bool edge;                  /* whether rows may see it in part otherwise than up to an end */
+    size_t first_row, last_row; /* first_row ... last_row - 1 of the task may see some of it */
 };
+
+/* The block's keys that any row of the task sees, in whole panels: one stretch, or the sinks and another. */
+struct stretch {
+    int from, to;
+};
+
+static int stretch_end(int64_t end, int keys)
+{
+    return end < 0 ? 0 : end < keys ? (int)end : keys;
+}
+
+static int block_stretches(const struct tril_task *task, int64_t first, int keys, struct stretch s[2])
+{
+    const int64_t sink = (task->sink - first + PANEL - 1) / PANEL * PANEL;
+    const int64_t begin = (task->begin - first) / PANEL * PANEL;
+    const int to = stretch_end(sink, keys), from = stretch_end(begin, keys);
+    int n = 0;
+    if (to >= from) {
+        s[n++] = (struct stretch){0, keys};
+        return n;
+    }
+    if (to > 0) s[n++] = (struct stretch){0, to};
+    if (from < keys) s[n++] = (struct stretch){from, keys};
+    return n;
+}
+
+/* Reading a block of keys, once for all rows of a K/V head. tests/test_blocks.c compiles a tier that counts it. */
+#ifdef TRIL_COUNT_BLOCKS
+extern int64_t tril_blocks_read;
+#define COUNT_BLOCKS(n) (tril_blocks_read += (n))
+#else
+#define COUNT_BLOCKS(n) ((void)0)
+#endif
+
+/* The number of queries of the task before the first one that sees a key at `first` or behind it. */
+static int64_t queries_before(const struct tril_job *job, const struct tril_task *task, int64_t first)
+{
+    const bool ahead = job->call->tree != NULL || first < task->seq->prefix; /* keys behind a query's own */
+    const int64_t before = (ahead ? 0 : first) - task->position;
+    return before < 0 ? 0 : before < task->queries ? before : task->queries;
+}
+
+/* How many of its queries do not begin behind the block. */
+static int64_t queries_until(const struct tril_job *job, const struct tril_task *task, int64_t first)
+{
+    int64_t n = task->queries;
+    for (; job->call->window > 0 && n > 0; n--) {
+        const struct tril_view view = tril_view_of(job->call, task->seq, task->query + n - 1);
+        if (view.begin < first + TRIL_KEY_BLOCK || view.sink > first) break;
+    }
+    return n;
+}
 
 /* Without its panels. */
 static struct block block_at(const struct tril_job *job, const struct tril_task *task, int64_t first)
 {
-    const int64_t left = task->keys - first, offset = task->position - first;
+    const int64_t left = task->keys - first, next = first + TRIL_KEY_BLOCK;
     return (struct block){
         .first = first,
         .keys = left < TRIL_KEY_BLOCK ? (int)left : TRIL_KEY_BLOCK,
         .last = left <= TRIL_KEY_BLOCK,
-        .first_row = offset < 0 ? (size_t)(-offset * job->plan->group) : 0,
-        .offset = offset,
+        .edge = job->call->window > 0 || tril_tree_begin(job->call, task->seq) < next,
+        .first_row = (size_t)(queries_before(job, task, first) * job->plan->group),
+        .last_row = (size_t)(queries_until(job, task, first) * job->plan->group),
     };
 }
 
 /* Whether the task has nothing behind this block that the row sees. */
-static ALWAYS_INLINE bool block_is_last(const struct block *block, const struct tril_task_row *row)
+static ALWAYS_INLINE bool block_is_last(const struct tril_task *task, const struct block *block,
+                                        const struct tril_task_row *row)
 {
-    return block->last || row->visible <= block->first + TRIL_KEY_BLOCK;
+    const int64_t next = block->first + TRIL_KEY_BLOCK;
+    return block->last || row->view.end <= next || (row->view.begin >= task->keys && row->view.sink <= next);
 }
 
-/* n keys of the task as the tile reads them. */
+/* Whether one of n rows sees the block otherwise than from its first key up to an end. */
+static ALWAYS_INLINE bool rows_have_edge(const struct tril_job *job, const struct tril_task *task,
+                                         const struct block *block, const struct tril_task_row *row, int n)
+{
+    const struct tril_view *last = &row[n - 1].view; /* begin never falls */
+    const int64_t next = block->first + TRIL_KEY_BLOCK;
+    return (last->begin > block->first && last->sink < next) || tril_tree_begin(job->call, task->seq) < next;
+}
+
+/* n keys of the task as the tile reads them, those that any of its rows sees; `first` begins a block. */
 static struct tile_b block_keys(const struct tril_job *job, const struct tril_task *task, int64_t first, int n,
                                 float *to)
 {
-    if (!in_pairs(job)) return panels_of(job, task, task->head, first, n, to);
-    pack_keys(job, task, task->head, first, n, to);
-    pair_keys(to, n, job->call->qk_dim);
-    return (struct tile_b){to, PANEL, PANEL * (size_t)pairs_of(job->call->qk_dim)};
+    const int dims = job->call->qk_dim;
+    const bool in_place = !in_pairs(job) && keys_in_place(job, first, n);
+    for (int at = 0; at < n; at += TRIL_KEY_BLOCK) {
+        struct stretch s[2];
+        const int keys = n - at < TRIL_KEY_BLOCK ? n - at : TRIL_KEY_BLOCK;
+        const int stretches = block_stretches(task, first + at, keys, s);
+        COUNT_BLOCKS(stretches > 0);
+        for (int i = 0; i < stretches && !in_place; i++)
+            pack_keys(job, task, task->head, first + at + s[i].from, s[i].to - s[i].from,
+                      to + (size_t)(at + s[i].from) * (size_t)dims);
+    }
+    if (in_place) return panels_in_place(job, task, task->head, first);
+    if (!in_pairs(job)) return (struct tile_b){to, PANEL, PANEL * (size_t)dims};
+    pair_keys(to, n, dims);
+    return (struct tile_b){to, PANEL, PANEL * (size_t)pairs_of(dims)};
 }
 
 /* Queries of rows r ... r+n-1 as the tile reads them. */
@@ -158,26 +233,92 @@ static int tile_share(int left, int most)
 static ALWAYS_INLINE void block_ends(const struct block *block, const struct tril_task_row *row, int n, size_t *end)
 {
     for (int i = 0; i < n; i++) {
-        const int64_t visible = row[i].visible - block->first;
-        end[i] = visible < TRIL_KEY_BLOCK ? (size_t)visible : TRIL_KEY_BLOCK;
+        const int64_t end_here = row[i].view.end - block->first;
+        end[i] = end_here < block->keys ? (size_t)end_here : (size_t)block->keys;
     }
 }
 
-/* Scores of the same rows, up to the last row's last visible key, into rows of TRIL_SCORE_ROW. */
-static void block_scores(const struct tril_job *job, const struct block *block, size_t r, int n, const size_t *end,
-                         const float *ws, float *s)
+/* Scores of n rows from r on, from key `from`, which begins a vector, to `end`, into rows of s_row. */
+static ALWAYS_INLINE void block_scores(const struct tril_job *job, const struct block *block, size_t r, int n, int from,
+                                       int end, const float *ws, float *s, size_t s_row)
 {
     const bool pairs = in_pairs(job);
     const size_t dims = (size_t)(pairs ? pairs_of(job->call->qk_dim) : job->call->qk_dim);
     const struct tile_b keys = block->panels;
-    const int vecs = ((int)end[n - 1] + V_LANES - 1) / V_LANES;
-    for (int j = 0; j < vecs;) {
+    const int vecs = (end + V_LANES - 1) / V_LANES;
+    for (int j = from / V_LANES; j < vecs;) {
         const int width = tile_share(vecs - j, TILE_VECS);
         const struct tile_b b = {tile_b_at(&keys, j), keys.k_stride, keys.panel_stride};
         (pairs ? pair_scores_by_vecs : scores_by_vecs)[width - 1](n, ws + job->plan->q + r * dims, dims, b,
-                                                                  s + j * V_LANES, TRIL_SCORE_ROW);
+                                                                  s + j * V_LANES, s_row);
         j += width;
     }
+}
+
+static bool has_logits(const struct tril_job *job)
+{
+    return job->call->softcap > 0.0f || job->call->alibi_slopes != NULL;
+}
+
+/* t of a row's first n keys of the block at `first`, see softmax_logits(). */
+static NOINLINE void row_logits(const struct tril_job *job, const struct tril_task *task,
+                                const struct tril_task_row *row, int64_t first, float *s, int n)
+{
+    const tril_attention *call = job->call;
+    const bool capped = call->softcap > 0.0f, sloped = call->alibi_slopes != NULL;
+    const struct logits l = {
+        .capped = capped,
+        .sloped = sloped,
+        .scale = capped ? job->cap_scale : job->log2_scale,
+        .cap = job->log2_cap,
+        .slope = sloped ? tril_log2(call->alibi_slopes[row->head]) : 0.0f,
+        .distance = (float)(first - tril_position(task->seq, row->query)),
+    };
+    softmax_logits(&l, s, n);
+}
+
+/* Scores become t, up to key n of the block; the largest. */
+static ALWAYS_INLINE float row_scale(const struct tril_job *job, const struct tril_task *task,
+                                     const struct tril_task_row *row, int64_t first, float *s, int n)
+{
+    if (!has_logits(job)) return softmax_scale(s, n, job->log2_scale);
+    row_logits(job, task, row, first, s, n);
+    return softmax_max(s, (n + PANEL - 1) / PANEL * PANEL);
+}
+
+/* The same where the row does not see all of them: -inf elsewhere, whatever stands there. */
+static NOINLINE float row_scale_edge(const struct tril_job *job, const struct tril_task *task,
+                                     const struct tril_task_row *row, int64_t first, float *s, int n)
+{
+    if (has_logits(job))
+        row_logits(job, task, row, first, s, n);
+    else
+        softmax_scale(s, n, job->log2_scale);
+    for (int64_t from = first, to; from < first + n; from = to) {
+        to = tril_stretch(job->call, task->seq, row->query, &row->view, from, first + n);
+        if (tril_row_sees(job, task, row, from)) continue;
+        for (int64_t key = from; key < to; key++)
+            s[key - first] = MINUS_INF;
+    }
+    return softmax_max(s, (n + PANEL - 1) / PANEL * PANEL);
+}
+
+/* Which of n rows see each of `keys` keys from position `first` on, a bit for a row. Returns those that see any. */
+static unsigned rows_seeing(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
+                            int n, int64_t first, int keys, uint8_t *seen)
+{
+    unsigned any = 0;
+    memset(seen, 0, (size_t)keys);
+    for (int i = 0; i < n; i++) {
+        for (int64_t from = first, to; from < first + keys; from = to) {
+            to = tril_stretch(job->call, task->seq, row[i].query, &row[i].view, from, first + keys);
+            if (!tril_row_sees(job, task, &row[i], from)) continue;
+            any |= 1u << i;
+            for (int64_t key = from; key < to; key++)
+                seen[key - first] |= (uint8_t)(1u << i);
+        }
+    }
+    return any;
 }
 
 /* The block's values, as the tile reads them. In place where that is f32 rows of whole panels and the tile is wide
@@ -187,15 +328,19 @@ static struct tile_b block_values(const struct tril_job *job, const struct tril_
                                   float *ws)
 {
     const tril_tensor *v = &job->call->v;
-    if (in_pairs(job)) {
-        pair_values(job, task, first, keys, ws + job->plan->v);
-        return (struct tile_b){ws + job->plan->v, PANEL, job->plan->v_panel};
-    }
+    const bool pairs = in_pairs(job);
     const bool rows = v->dtype == TRIL_F32 && tril_keys_together(job, first, keys) == keys;
-    if (TILE_VECS * V_LANES >= 4 * PANEL && job->call->v_dim % PANEL == 0 && rows)
+    if (TILE_VECS * V_LANES >= 4 * PANEL && job->call->v_dim % PANEL == 0 && rows && !pairs)
         return (struct tile_b){(const float *)(const void *)tril_rows_at(job, task, v, first, task->head).data,
                                (size_t)v->token_stride / sizeof(float), PANEL};
-    pack_values(job, task, first, keys, ws + job->plan->v);
+    struct stretch s[2];
+    for (int i = 0, n = block_stretches(task, first, keys, s); i < n; i++) {
+        float *to = ws + job->plan->v + (size_t)(pairs ? s[i].from / 2 : s[i].from) * PANEL;
+        if (pairs)
+            pair_values(job, task, first + s[i].from, s[i].to - s[i].from, to);
+        else
+            pack_values(job, task, first + s[i].from, s[i].to - s[i].from, to);
+    }
     return (struct tile_b){ws + job->plan->v, PANEL, job->plan->v_panel};
 }
 

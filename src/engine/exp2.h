@@ -1,5 +1,5 @@
-/* 2^t for t <= 127 or NaN: t - rint(t) is exact, a polynomial of degree 6 whose constant term is exactly 1, then a
- * power of two. +0 below -126, so that no result is subnormal. NaN passes through.
+/* 2^t and tanh. 2^t is for t <= 127 or NaN: t - rint(t) is exact, a polynomial of degree 6 whose constant term is
+ * exactly 1, then a power of two. +0 below -126, so that no result is subnormal. NaN passes through.
  *
  * The coefficients are a relative minimax fit on [-1/2, 1/2] with f32 coefficients (Sollya's fpminimax): 3.7e-9, which
  * is 0.06 ulp; Horner in f32 makes it 0.80 ulp at worst. scalar.c has the same formula in its own words; the exhaustive
@@ -40,6 +40,28 @@ static ALWAYS_INLINE vf exp2_vec(vf x)
     vf one[EXP2_VECS] = {x};
     exp2_vecs(1, one);
     return one[0];
+}
+
+/* tanh x = m / (m + 2) with m = e^(2 |x|) - 1, which is q 2^n + (2^n - 1) with q = 2^r - 1 from the same polynomial: no
+ * digit is lost where x is small. From 30 powers of two on the quotient is 1. */
+static ALWAYS_INLINE vf tanh_vec(vf x)
+{
+    static const float c[] = {0x1.5f0b82p-10f, 0x1.3b30a0p-7f, 0x1.c6af76p-5f, 0x1.ebfbd8p-3f, 0x1.62e430p-1f};
+    const vf one = v_set1(1.0f), t = v_mul(v_copysign(x, one), v_set1(0x1.715476p+1f));
+    const vf u = v_min(v_set1(30.0f), t), n = v_rint(u), r = v_sub(u, n);
+    vf q = v_set1(0x1.3fa208p-13f);
+    UNROLL
+    for (int i = 0; i < 5; i++)
+        q = v_fma(q, r, v_set1(c[i]));
+    const vf two_n = v_scale2(one, n, n), m = v_fma(two_n, v_mul(q, r), v_sub(two_n, one));
+    return v_copysign(v_div(m, v_add(m, v_set1(2.0f))), x);
+}
+
+static void tanh_array(float *to, const float *from, size_t n)
+{
+    for (; n >= V_LANES; n -= V_LANES, to += V_LANES, from += V_LANES)
+        v_store(to, tanh_vec(v_load(from)));
+    if (n > 0) v_store_part(to, (int)n, tanh_vec(v_load_part(from, (int)n)));
 }
 
 static void exp2_array(float *to, const float *from, size_t n)

@@ -27,6 +27,41 @@
 #define FEW_AHEAD 1024
 _Static_assert(FEW_STEP % PANEL == 0, "steps are whole panels");
 
+/* Panels of n keys from position `first` on, which begins one: the host's own, or packed into `to`. */
+static struct tile_b panels_of(const struct tril_job *job, const struct tril_task *task, int64_t head, int64_t first,
+                               int n, float *to)
+{
+    if (keys_in_place(job, first, n)) return panels_in_place(job, task, head, first);
+    pack_keys(job, task, head, first, n, to);
+    return (struct tile_b){to, PANEL, PANEL * (size_t)job->call->qk_dim};
+}
+
+/* Keys from ... to - 1 that rows row ... row + rows - 1 all see, of which no neighbouring row sees any. */
+struct patch {
+    int from, to, row, rows;
+};
+
+/* The next one, begun with a zeroed patch; false at the end. Patches come in the order of their keys. */
+static bool next_patch(const uint8_t *seen, int keys, int n, struct patch *p)
+{
+    int row = p->row + p->rows;
+    for (int k = p->from; k < keys; k = p->to, row = 0) {
+        int to = k + 1;
+        while (to < keys && seen[to] == seen[k])
+            to++;
+        p->from = k;
+        p->to = to;
+        while (row < n && (seen[k] >> row & 1) == 0)
+            row++;
+        if (row == n) continue;
+        p->row = row;
+        for (p->rows = 0; row < n && (seen[k] >> row & 1) != 0; row++)
+            p->rows++;
+        return true;
+    }
+    return false;
+}
+
 static int few_rows_of(const struct tril_job *job, const struct tril_task *task)
 {
     return (int)(task->queries * job->plan->group); /* of one K/V head */
@@ -49,13 +84,15 @@ static int few_step(const tril_tensor *x, int dims, int rows)
     return few_is_typed(x, dims, rows) ? FEW_TYPED_STEP : FEW_STEP;
 }
 
-static void few_begin(const struct tril_job *job, const struct tril_task *task, float *ws)
+/* Also finds all rows of the task, of which there are few. */
+static void few_begin(const struct tril_job *job, const struct tril_task *task,
+                      struct tril_task_row row[TRIL_FEW_ROWS_IN_ALL], float *ws)
 {
     const int rows = (int)tril_task_rows(job, task), dims = job->call->qk_dim;
     block_begin((size_t)rows, ws + job->plan->row_max, ws + job->plan->row_sum);
     for (int r = 0; r < rows; r++) {
-        const struct tril_task_row row = tril_task_row(job, task, r);
-        pack_query(job, &row, ws + job->plan->q + (size_t)r * (size_t)dims);
+        row[r] = tril_task_row(job, task, r);
+        pack_query(job, &row[r], ws + job->plan->q + (size_t)r * (size_t)dims);
     }
 }
 
@@ -116,21 +153,27 @@ static int64_t few_share(const tril_tensor *x, int dims, const struct tril_task 
 static void few_stream_block(struct few_stream *s, const struct tril_job *job, const struct tril_task *task)
 {
     const tril_tensor *x = s->values ? &job->call->v : &job->call->k;
-    const int dims = s->values ? job->call->v_dim : job->call->qk_dim, keys = few_keys_of(task, s->first);
+    const int dims = s->values ? job->call->v_dim : job->call->qk_dim;
+    struct stretch part[2];
+    const int parts = block_stretches(task, s->first, few_keys_of(task, s->first), part);
+    const int64_t first = s->first + (parts > 0 ? part[0].from : 0);
+    int keys = 0;
+    for (int i = 0; i < parts; i++)
+        keys += part[i].to - part[i].from;
     const int tokens = few_run_tokens(x, dims, task->heads), lines = few_run_lines(x, dims, task->heads);
     const int64_t page = job->call->block_tokens;
-    s->p = tril_rows_at(job, task, x, s->first, task->head).data;
+    s->p = tril_rows_at(job, task, x, first, task->head).data;
     s->left = s->run = lines;
     s->gap = tokens * x->token_stride - lines * LINE_BYTES;
     s->block_left = (int64_t)(keys + tokens - 1) / tokens * lines;
     s->runs = s->of_page = INT64_MAX;
     if (page == 0) return;
-    const int64_t at = s->first / page;
+    const int64_t at = first / page;
     s->page = job->pages + task->pages + at;
     s->base = tril_row(x, 0, task->head);
     s->page_stride = x->block_stride;
     s->of_page = page / tokens;
-    s->runs = s->of_page - (s->first - at * page) / tokens;
+    s->runs = s->of_page - (first - at * page) / tokens;
 }
 
 /* The next run's first line. */
@@ -172,7 +215,7 @@ static void few_budget(struct few_stream *s, const struct tril_job *job, const s
         few_pull(s, 1);
     lines += s->owed;
     if (s->block_left == 0 && !s->over) {
-        if (s->values || job->weights != NULL) s->first += TRIL_KEY_BLOCK;
+        if (s->values || job->weights != NULL) s->first = tril_next_block(task, s->first);
         s->values = !s->values && job->weights == NULL;
         s->over = s->first >= task->keys;
         if (!s->over) few_stream_block(s, job, task);
@@ -489,26 +532,47 @@ static void few_keys(const struct tril_job *job, const struct tril_task *task, i
 static void few_scores(const struct tril_job *job, const struct tril_task *task, int64_t first, float *ws,
                        struct few_stream *stream)
 {
-    const int keys = few_keys_of(task, first),
-              step = few_step(&job->call->k, job->call->qk_dim, few_rows_of(job, task));
-    for (int i = 0; i < keys; i += step) {
-        for (int64_t head = 0; head < task->heads; head++)
-            few_keys(job, task, first + i, keys - i < step ? keys - i : step, head, ws, stream);
+    const int step = few_step(&job->call->k, job->call->qk_dim, few_rows_of(job, task));
+    struct stretch part[2];
+    const int parts = block_stretches(task, first, few_keys_of(task, first), part);
+    COUNT_BLOCKS(parts > 0 ? task->heads : 0);
+    for (int j = 0; j < parts; j++) {
+        for (int i = part[j].from, end = part[j].to; i < end; i += step) {
+            for (int64_t head = 0; head < task->heads; head++)
+                few_keys(job, task, first + i, end - i < step ? end - i : step, head, ws, stream);
+        }
     }
 }
 
-/* How many of the block's keys each row sees, the rows' maxima and sums; scores become t, or p where `store` asks. */
-static void few_softmax(const struct tril_job *job, const struct tril_task *task, int64_t first, bool store, float *ws,
-                        int *end, float *max, float *sum)
+/* Up to which of the block's keys a row sees any, 0 for none. */
+static int few_sees(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
+                    int64_t first, int keys)
 {
-    const int rows = (int)tril_task_rows(job, task), of_head = few_rows_of(job, task);
-    const int keys = few_keys_of(task, first), group = (int)job->plan->group;
+    const int64_t end = row->view.end - first;
+    const int n = end < 0 ? 0 : end < keys ? (int)end : keys;
+    return tril_row_sees_any(job, task, row, first, first + n) ? n : 0;
+}
+
+/* Whether a row sees the block otherwise than from its first key up to an end. */
+static bool few_is_edge(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
+                        int64_t first)
+{
+    const int64_t next = first + TRIL_KEY_BLOCK;
+    return (row->view.begin > first && row->view.sink < next) || tril_tree_begin(job->call, task->seq) < next;
+}
+
+/* Up to which of the block's keys each row sees any, the rows' maxima and sums; scores become t, or p where `store`
+ * asks. */
+static void few_softmax(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
+                        int64_t first, bool store, float *ws, int *end, float *max, float *sum)
+{
+    const int rows = (int)tril_task_rows(job, task), keys = few_keys_of(task, first);
     float *s = ws + job->plan->s;
     for (int r = 0; r < rows; r++, s += FEW_ROW) {
-        const int64_t visible = tril_visible(task->position + r % of_head / group) - first;
-        end[r] = visible < 0 ? 0 : visible < keys ? (int)visible : keys;
+        end[r] = few_sees(job, task, &row[r], first, keys);
         if (end[r] == 0) continue;
-        max[r] = softmax_scale(s, end[r], job->log2_scale);
+        max[r] = few_is_edge(job, task, &row[r], first) ? row_scale_edge(job, task, &row[r], first, s, end[r])
+                                                        : row_scale(job, task, &row[r], first, s, end[r]);
         sum[r] = store ? softmax_exp(true, s, end[r], max[r]) : softmax_exp(false, s, end[r], max[r]);
     }
 }
@@ -624,6 +688,12 @@ static void few_chain(const struct tril_job *job, const struct few_rows v, size_
     }
 }
 
+/* The same values from the n-th row on. */
+static struct few_rows few_rows_from(const struct few_rows v, size_t n)
+{
+    return (struct few_rows){v.v + n * v.stride, v.tail == NULL ? NULL : v.tail + n * PANEL, v.stride, v.vecs};
+}
+
 /* Where row i's chain ends, of those that go on to `end`. */
 static size_t few_end(const int *row_end, int i, size_t end)
 {
@@ -636,8 +706,7 @@ static void few_triangle(const struct tril_job *job, const struct few_rows v, si
 {
     const size_t least = (size_t)row_end[0] < k ? k : (size_t)row_end[0] < end ? (size_t)row_end[0] : end;
     if (least > k) few_chain(job, v, k, least, n, p, o, stream);
-    const struct few_rows later = {v.v + (least - k) * v.stride, v.tail == NULL ? NULL : v.tail + (least - k) * PANEL,
-                                   v.stride, v.vecs};
+    const struct few_rows later = few_rows_from(v, least - k);
     for (int i = 1; i < n; i++) {
         const size_t own = few_end(row_end, i, end);
         if (own > least)
@@ -746,50 +815,93 @@ static void few_typed_triangle(const struct tril_job *job, const struct tril_row
     }
 }
 
+/* The chains of rows that see the block in part, over n keys from position `key` on: of stored values, or, where those
+ * are null, of v. */
+static NOINLINE void few_patches(const struct tril_job *job, const struct tril_task *task,
+                                 const struct tril_task_row *row, int rows, int64_t key, int n,
+                                 const struct tril_rows *stored, const struct few_rows *v, const float *p, float *o,
+                                 struct few_stream *stream)
+{
+    const size_t at = (size_t)(key % TRIL_KEY_BLOCK);
+    uint8_t seen[TRIL_KEY_BLOCK];
+    rows_seeing(job, task, row, rows, key, n, seen);
+    for (struct patch patch = {0}; next_patch(seen, n, rows, &patch);) {
+        const size_t from = (size_t)patch.from, to = (size_t)patch.to;
+        const float *patch_p = p + (size_t)patch.row * FEW_ROW;
+        float *patch_o = o + patch.row * job->plan->v_row;
+        if (stored != NULL)
+            few_typed_chain(job, stored, at + from, at + to, patch.rows, patch_p, patch_o, stream);
+        else
+            few_chain(job, few_rows_from(*v, from), at + from, at + to, patch.rows, patch_p, patch_o, stream);
+    }
+}
+
 /* n keys from position `key` on, of one head, on all its rows. */
-static void few_typed_values(const struct tril_job *job, const struct tril_task *task, int64_t key, int n, int64_t head,
-                             const int *row_end, float *ws, struct few_stream *stream)
+static void few_typed_values(const struct tril_job *job, const struct tril_task *task,
+                             const struct tril_task_row *rows_of, int64_t key, int n, int64_t head, const int *row_end,
+                             bool edge, float *ws, struct few_stream *stream)
 {
     const int rows = few_rows_of(job, task), at = (int)(key % TRIL_KEY_BLOCK);
     const size_t row = (size_t)(head * rows);
     struct tril_rows from[TRIL_KEY_BLOCK / PANEL];
     for (int i = 0; i < n; i += PANEL)
         from[(at + i) / PANEL] = tril_rows_at(job, task, &job->call->v, key + i, task->head + head);
-    for (int r = 0; r < rows; r += FEW_TYPED_ROWS)
-        few_typed_triangle(job, from, (size_t)at, (size_t)(at + n), row_end + row + r, few_rows_left(rows, r),
-                           ws + job->plan->s + (row + (size_t)r) * FEW_ROW,
-                           ws + job->plan->block_o + (row + (size_t)r) * (size_t)job->plan->v_row, stream);
+    for (int r = 0; r < rows; r += FEW_TYPED_ROWS) {
+        const float *p = ws + job->plan->s + (row + (size_t)r) * FEW_ROW;
+        float *o = ws + job->plan->block_o + (row + (size_t)r) * (size_t)job->plan->v_row;
+        const int group = few_rows_left(rows, r);
+        if (edge)
+            few_patches(job, task, rows_of + row + r, group, key, n, from, NULL, p, o, stream);
+        else
+            few_typed_triangle(job, from, (size_t)at, (size_t)(at + n), row_end + row + r, group, p, o, stream);
+    }
+}
+
+/* One head's values, n of them from position `key` on, all rows. */
+static void few_head_values(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
+                            int64_t key, int n, int64_t head, const int *row_end, bool edge, float *ws,
+                            struct few_stream *stream)
+{
+    const int rows = few_rows_of(job, task);
+    for (int i = 0, run; i < n; i += run) {
+        const struct tril_rows from = tril_rows_at(job, task, &job->call->v, key + i, task->head + head);
+        run = tril_keys_together(job, key + i, n - i);
+        const struct few_rows v = few_rows(job, &from, run, ws + job->plan->v);
+        const size_t k = (size_t)((key + i) % TRIL_KEY_BLOCK);
+        for (int r = 0, group; r < rows; r += group) {
+            const size_t at = (size_t)(head * rows + r);
+            const float *p = ws + job->plan->s + at * FEW_ROW;
+            float *o = ws + job->plan->block_o + at * (size_t)job->plan->v_row;
+            group = tile_share(rows - r, TILE_ROWS);
+            if (edge)
+                few_patches(job, task, row + at, group, key + i, run, NULL, &v, p, o, stream);
+            else
+                few_triangle(job, v, k, k + (size_t)run, row_end + at, group, p, o, stream);
+        }
+    }
 }
 
 /* block_o = the chains of the block's weights times its values. */
-static void few_values(const struct tril_job *job, const struct tril_task *task, int64_t first, const int *row_end,
-                       float *ws, struct few_stream *stream)
+static void few_values(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
+                       int64_t first, const int *row_end, float *ws, struct few_stream *stream)
 {
-    const struct tril_plan *plan = job->plan;
     const tril_tensor *x = &job->call->v;
-    const int keys = few_keys_of(task, first), rows = few_rows_of(job, task);
+    const int rows = few_rows_of(job, task), step = few_step(x, job->call->v_dim, rows);
     const bool typed = few_is_typed(x, job->call->v_dim, rows);
-    float *o = ws + plan->block_o;
-    memset(o, 0, (size_t)(task->heads * rows * plan->v_row) * sizeof(float));
-    const int step = few_step(x, job->call->v_dim, rows);
-    for (int k = 0; k < keys; k += step) {
-        const int n = keys - k < step ? keys - k : step;
-        for (int64_t head = 0; head < task->heads; head++) {
-            few_budget(stream, job, task, few_share(x, job->call->v_dim, task, head, n));
-            if (typed) {
-                few_typed_values(job, task, first + k, n, head, row_end, ws, stream);
-                continue;
-            }
-            for (int i = 0, run; i < n; i += run) {
-                const struct tril_rows from = tril_rows_at(job, task, x, first + k + i, task->head + head);
-                run = tril_keys_together(job, first + k + i, n - i);
-                const struct few_rows v = few_rows(job, &from, run, ws + plan->v);
-                for (int r = 0, group; r < rows; r += group) {
-                    const size_t row = (size_t)(head * rows + r);
-                    group = tile_share(rows - r, TILE_ROWS);
-                    few_triangle(job, v, (size_t)(k + i), (size_t)(k + i + run), row_end + row, group,
-                                 ws + plan->s + row * FEW_ROW, o + row * (size_t)plan->v_row, stream);
-                }
+    bool edge = false;
+    for (int r = 0; r < rows; r++)
+        edge |= few_is_edge(job, task, &row[r], first);
+    memset(ws + job->plan->block_o, 0, (size_t)(task->heads * rows * job->plan->v_row) * sizeof(float));
+    struct stretch part[2];
+    for (int j = 0, parts = block_stretches(task, first, few_keys_of(task, first), part); j < parts; j++) {
+        for (int k = part[j].from; k < part[j].to; k += step) {
+            const int n = part[j].to - k < step ? part[j].to - k : step;
+            for (int64_t head = 0; head < task->heads; head++) {
+                few_budget(stream, job, task, few_share(x, job->call->v_dim, task, head, n));
+                if (typed)
+                    few_typed_values(job, task, row, first + k, n, head, row_end, edge, ws, stream);
+                else
+                    few_head_values(job, task, row, first + k, n, head, row_end, edge, ws, stream);
             }
         }
     }

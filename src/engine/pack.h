@@ -31,8 +31,9 @@ static ALWAYS_INLINE void rows_at(const struct tril_job *job, const struct tril_
     const uint32_t group = (uint32_t)job->plan->group;
     uint32_t query = (uint32_t)r / group, g = (uint32_t)r % group;
     for (int i = 0; i < n; i++) {
-        row[i] = (struct tril_task_row){(int64_t)r + i, task->query + query, task->seq->q_first + task->query + query,
-                                        task->head * group + g, tril_visible(task->position + query)};
+        row[i] =
+            (struct tril_task_row){(int64_t)r + i, task->query + query, task->seq->q_first + task->query + query,
+                                   task->head * group + g, tril_view_of(job->call, task->seq, task->query + query)};
         if (++g < group) continue;
         g = 0;
         query++;
@@ -149,16 +150,12 @@ static bool keys_in_place(const struct tril_job *job, int64_t key, int n)
     return k->layout == TRIL_PANELS && k->dtype == TRIL_F32 && tril_keys_together(job, key, n) == n;
 }
 
-/* Panels of n keys from position `first` on, which begins one: the host's own, or packed into `to`. */
-static struct tile_b panels_of(const struct tril_job *job, const struct tril_task *task, int64_t head, int64_t first,
-                               int n, float *to)
+static struct tile_b panels_in_place(const struct tril_job *job, const struct tril_task *task, int64_t head,
+                                     int64_t first)
 {
     const tril_tensor *k = &job->call->k;
-    if (keys_in_place(job, first, n))
-        return (struct tile_b){(const float *)(const void *)tril_rows_at(job, task, k, first, head).data, PANEL,
-                               (size_t)k->token_stride * PANEL / sizeof(float)};
-    pack_keys(job, task, head, first, n, to);
-    return (struct tile_b){to, PANEL, PANEL * (size_t)job->call->qk_dim};
+    return (struct tile_b){(const float *)(const void *)tril_rows_at(job, task, k, first, head).data, PANEL,
+                           (size_t)k->token_stride * PANEL / sizeof(float)};
 }
 
 /* One row of values, a panel's columns next to each other and panels `v_panel` floats apart. */

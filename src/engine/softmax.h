@@ -39,6 +39,40 @@ static ALWAYS_INLINE float softmax_scale(float *s, const int n, const float c)
     return v_max_across(v_max(best[0], best[1])) + 0.0f; /* a maximum of -0 is reported as +0 */
 }
 
+/* How scores become t where there is more to it than the scale; see struct tril_attention. */
+struct logits {
+    bool capped, sloped;
+    float scale;           /* of the score, before tanh where it is capped */
+    float cap;             /* behind tanh */
+    float slope, distance; /* the distance of the block's first key from the query */
+};
+
+/* Scores become t, in place, for the first n keys of a block; what follows in the last panel becomes -inf. */
+static NOINLINE void softmax_logits(const struct logits *l, float *s, const int n)
+{
+    static const float lanes[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const vf scale = v_set1(l->scale), cap = v_set1(l->cap), slope = v_set1(l->slope);
+    const vf distance = v_set1(l->distance);
+    for (int i = 0, end = (n + PANEL - 1) / PANEL * PANEL; i < end; i += V_LANES) {
+        vf t = v_mul(v_load(s + i), scale);
+        if (l->capped) t = v_mul(tanh_vec(t), cap);
+        if (l->sloped) {
+            const vf key = v_add(v_load(lanes + i % PANEL), v_set1((float)(i / PANEL * PANEL)));
+            t = v_fma(slope, v_add(distance, key), t);
+        }
+        v_store(s + i, v_keep(t, lanes_of(n - i), MINUS_INF));
+    }
+}
+
+/* The largest of n values of t, whole panels, -inf if there is none but NaN. */
+static float softmax_max(const float *t, const int n)
+{
+    vf best = v_set1(MINUS_INF);
+    for (int i = 0; i < n; i += V_LANES)
+        best = v_max(v_load(t + i), best);
+    return v_max_across(best) + 0.0f;
+}
+
 /* The same for a number of vectors at once, a multiple of SUM_VECS. */
 static ALWAYS_INLINE void softmax_exp_run(const int vecs, const bool store, float *s, const vf base, vf sum[SUM_VECS])
 {

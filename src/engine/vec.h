@@ -27,7 +27,8 @@
  *   v_add v_sub v_mul v_div                 rounded once
  *   v_fma(a, b, c)                          a * b + c, rounded once
  *   v_max(x, best)                          the larger; `best` where x is NaN (best is never NaN)
- *   v_min(x, best)                          the smaller, likewise
+ *   v_min(x, best)                          the smaller; `best` where either is NaN
+ *   v_copysign(v, sign)                     the magnitude of v with the sign bit of sign
  *   v_trunc(v)                              the integer part, |v| < 2^22
  *   v_rint(v)                               to the nearest integer, ties to even; |v| of any size, inf and NaN stay
  *   v_scale2(p, n, t)                       p * 2^n where t >= -126 or t is NaN, else +0. n = rint(t), t <= 127,
@@ -48,7 +49,7 @@
  *                                           what would be subnormal becomes 0
  *   v_store_pairs(p, v)                     V_LANES bf16, rounded likewise
  *   v_store_weights(p, v)                   the same of weights: +0, normal or NaN
- *   v_first_of_pair(b)                      with +0 as the second
+ *   v_first_of_pair(b) v_second_of_pair(b)  with +0 as the other
  *   a_dot(a, lane, b, c, low)               x0 * b0 + (x1 * b1 + c) with the pair x in `lane` of a: each sum rounded
  *                                           once, and then 0 if it is below 2^-126. Where V_DOT_EXACT is 0 the last is
  *                                           left out, and *low knows whether it may have mattered:
@@ -66,7 +67,7 @@
 
 /* A build without optimisation has nothing to gain from it, and would pay with 10 MB of stack for a spelled-out tile.
  */
-#ifdef __OPTIMIZE__
+#if defined(__OPTIMIZE__) && !defined(TRIL_SMALL_CODE)
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #else
 #define ALWAYS_INLINE inline

@@ -28,5 +28,6 @@ const struct tril_kernels tril_kernels_avx2 = {
     .fold = fold_states,
     .store = store_row,
     .exp2 = exp2_array,
+    .tanh = tanh_array,
     .convert = convert_row,
 };

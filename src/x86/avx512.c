@@ -30,5 +30,6 @@ const struct tril_kernels tril_kernels_avx512 = {
     .fold = fold_states,
     .store = store_row,
     .exp2 = exp2_array,
+    .tanh = tanh_array,
     .convert = convert_row,
 };

@@ -27,4 +27,5 @@ const struct tril_kernels tril_kernels_avx512bf16 = {
     .store = store_row,
     .convert = convert_row,
     .exp2 = exp2_array,
+    .tanh = tanh_array,
 };

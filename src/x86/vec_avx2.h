@@ -207,6 +207,12 @@ static ALWAYS_INLINE vf v_min(vf x, vf best)
     return _mm256_min_ps(x, best);
 }
 
+static ALWAYS_INLINE vf v_copysign(vf v, vf sign)
+{
+    const vf mask = _mm256_set1_ps(-0.0f);
+    return _mm256_or_ps(_mm256_and_ps(mask, sign), _mm256_andnot_ps(mask, v));
+}
+
 static ALWAYS_INLINE vf v_trunc(vf v)
 {
     return _mm256_round_ps(v, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
@@ -299,6 +305,11 @@ static ALWAYS_INLINE void v_store_weights(void *p, vf v)
 static ALWAYS_INLINE vf v_first_of_pair(vf b)
 {
     return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(b), _mm256_set1_epi32(0xffff)));
+}
+
+static ALWAYS_INLINE vf v_second_of_pair(vf b)
+{
+    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(b), _mm256_set1_epi32(-0x10000)));
 }
 
 #define V_DOT_EXACT 0

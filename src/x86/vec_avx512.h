@@ -211,6 +211,12 @@ static ALWAYS_INLINE vf v_min(vf x, vf best)
     return _mm512_min_ps(x, best);
 }
 
+static ALWAYS_INLINE vf v_copysign(vf v, vf sign)
+{
+    return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_set1_epi32(INT32_MAX), _mm512_castps_si512(v),
+                                                         _mm512_castps_si512(sign), 0xca));
+}
+
 static ALWAYS_INLINE vf v_trunc(vf v)
 {
     return _mm512_roundscale_ps(v, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
@@ -300,6 +306,11 @@ static ALWAYS_INLINE void v_store_pairs(void *p, vf v)
 static ALWAYS_INLINE vf v_first_of_pair(vf b)
 {
     return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(b), _mm512_set1_epi32(0xffff)));
+}
+
+static ALWAYS_INLINE vf v_second_of_pair(vf b)
+{
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(b), _mm512_set1_epi32(-0x10000)));
 }
 
 #ifdef __AVX512BF16__

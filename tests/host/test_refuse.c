@@ -38,6 +38,7 @@ enum { ROW = DIM * 4, Q_TOKEN = HEADS * ROW, K_TOKEN = KV_HEADS * ROW, GAP = 102
 /* Stored types: heads of whole blocks. Pages: the first sequence has 3 of them, the last in part, the second 2. */
 enum { WIDE = 32, PAGE = 16, PAGES = 6, TABLE = 24, LONG = 40, SHORT = 20 };
 enum { PAGE_BYTES = PAGE * K_TOKEN };
+enum { TREE_ROWS = 65, TREE_WORDS = 2 };
 
 /* Everything that a call may touch, in one piece, so that one comparison sees every write. */
 struct arena {
@@ -88,6 +89,14 @@ struct arena {
     char gap_long_weights[GAP];
     int32_t tables[2][TABLE];
     char gap_tables[GAP];
+    float logits[HEADS];
+    char gap_logits[GAP];
+    float slopes[HEADS];
+    char gap_slopes[GAP];
+    uint64_t tree[TREE_ROWS][TREE_WORDS];
+    char gap_tree[GAP];
+    float sums[HEADS][2][COLUMNS]; /* of each sequence's columns */
+    char gap_sums[GAP];
     char workspace[ROOM];
     char gap_end[GAP];
 };
@@ -252,7 +261,6 @@ static const struct fault {
     {"team_call max", CALL(team_call), INT64_MAX, SHAPE, SHAPE, SHAPE},
     {"team_call 2^62", CALL(team_call), INT64_C(1) << 62, OK, OK, OK},
     {"team_call 1", CALL(team_call), 1, OK, OK, OK},
-    {"last_rows -1", TO(last_rows), -1, OK, SHAPE, OK},
 
     {"scale NaN", CALL(scale), NAN_BITS, PARAM, PARAM, PARAM},
     {"scale inf", CALL(scale), INF_BITS, PARAM, PARAM, PARAM},
@@ -300,22 +308,20 @@ static const struct fault {
     {"v.dtype Q4_0", CALL(v.dtype), TRIL_Q4_0, SHAPE, OK, SHAPE},
     {"out.dtype F16", CALL(out.dtype), TRIL_F16, OK, OK, OK},
     {"out.dtype BF16", CALL(out.dtype), TRIL_BF16, OK, OK, OK},
-    {"to.dtype F16", TO(dtype), TRIL_F16, OK, UNSUPPORTED, OK},
-    {"to.form COLUMN_SUMS", TO(form), TRIL_WEIGHTS_COLUMN_SUMS, OK, UNSUPPORTED, OK},
-    {"last_rows", TO(last_rows), 1, OK, UNSUPPORTED, OK},
+    {"to.dtype F16", TO(dtype), TRIL_F16, OK, OK, OK},
+    {"to.dtype BF16", TO(dtype), TRIL_BF16, OK, OK, OK},
+    {"to.form COLUMN_SUMS", TO(form), TRIL_WEIGHTS_COLUMN_SUMS, OK, OK, OK},
+    {"last_rows of another form", TO(last_rows), 1, OK, STRUCT, OK},
     {"q.block_stride", CALL(q.block_stride), 512, STRUCT, STRUCT, STRUCT},
     {"k.block_stride", CALL(k.block_stride), 512, STRUCT, STRUCT, STRUCT},
     {"v.block_stride", CALL(v.block_stride), 512, STRUCT, OK, STRUCT},
     {"block_tokens 16, but kv_first 5", CALL(block_tokens), 16, SHAPE, SHAPE, SHAPE},
     {"n_blocks without pages", CALL(n_blocks), 1, SHAPE, SHAPE, SHAPE},
-    {"softcap", CALL(softcap), 0x41f00000, UNSUPPORTED, UNSUPPORTED, UNSUPPORTED},
-    {"window", CALL(window), 16, UNSUPPORTED, UNSUPPORTED, UNSUPPORTED},
-    {"sink_tokens", CALL(sink_tokens), 4, UNSUPPORTED, UNSUPPORTED, UNSUPPORTED},
-    {"sink_logits", CALL(sink_logits), 64, UNSUPPORTED, UNSUPPORTED, UNSUPPORTED},
-    {"alibi_slopes", CALL(alibi_slopes), 64, UNSUPPORTED, UNSUPPORTED, UNSUPPORTED},
-    {"tree", CALL(tree), 64, UNSUPPORTED, UNSUPPORTED, UNSUPPORTED},
-    {"tree_row_stride", CALL(tree_row_stride), 8, UNSUPPORTED, UNSUPPORTED, UNSUPPORTED},
-    {"tree_bytes", CALL(tree_bytes), 8, UNSUPPORTED, UNSUPPORTED, UNSUPPORTED},
+    {"softcap", CALL(softcap), 0x41f00000, OK, OK, OK},
+    {"window", CALL(window), 16, OK, OK, OK},
+    {"sink_tokens without a window", CALL(sink_tokens), 4, OK, OK, OK},
+    {"tree_row_stride without a tree", CALL(tree_row_stride), 8, STRUCT, STRUCT, STRUCT},
+    {"tree_bytes without a tree", CALL(tree_bytes), 8, STRUCT, STRUCT, STRUCT},
 
     {"q null", CALL(q.data), 0, E_NULL, E_NULL, OK},
     {"k null", CALL(k.data), 0, E_NULL, E_NULL, OK},
@@ -441,7 +447,13 @@ static const struct {
     {"kv_len 0", offsetof(tril_seq, kv_len), 0, OK, OK, OK},
     {"q_len 0", offsetof(tril_seq, q_len), 0, OK, OK, OK},
     {"blocks without pages", offsetof(tril_seq, blocks), 64, SHAPE, SHAPE, SHAPE},
-    {"prefix", offsetof(tril_seq, prefix), 1, UNSUPPORTED, UNSUPPORTED, UNSUPPORTED},
+    {"prefix 1", offsetof(tril_seq, prefix), 1, OK, OK, OK},
+    {"prefix of all keys", offsetof(tril_seq, prefix), 2, OK, OK, OK},
+    {"prefix 1 too long", offsetof(tril_seq, prefix), 3, SHAPE, SHAPE, SHAPE},
+    {"prefix -1", offsetof(tril_seq, prefix), -1, SHAPE, SHAPE, SHAPE},
+    {"prefix min", offsetof(tril_seq, prefix), INT64_MIN, SHAPE, SHAPE, SHAPE},
+    {"prefix max", offsetof(tril_seq, prefix), INT64_MAX, SHAPE, SHAPE, SHAPE},
+    {"prefix 2^32 + 1", offsetof(tril_seq, prefix), (INT64_C(1) << 32) + 1, SHAPE, SHAPE, SHAPE},
     {"key_begin past the end", offsetof(tril_seq, key_begin), 256, SHAPE, SHAPE, SHAPE},
     {"key_begin 1", offsetof(tril_seq, key_begin), 1, SHAPE, SHAPE, SHAPE},
     {"key_begin is kv_len", offsetof(tril_seq, key_begin), 2, SHAPE, SHAPE, SHAPE},
@@ -1513,6 +1525,517 @@ START_TEST(workspace_of_pages)
         ck_assert_uint_ge(more, (size_t)(keys / PAGE) * sizeof(int32_t));
         needed = more;
     }
+}
+END_TEST
+
+/* What models ask for beside: everything at once. A row of the tree is one word, of two that there are. */
+static void set_up_options(void)
+{
+    set_up();
+    for (int i = 0; i < HEADS; i++) {
+        arena.logits[i] = (float)(i - 2);
+        arena.slopes[i] = 1.0f / (float)(2 << i);
+    }
+    for (int i = 0; i < TREE_ROWS; i++)
+        arena.tree[i][0] = arena.tree[i][1] = UINT64_C(0x5555555555555555) >> i % 2;
+    arena.seqs[0].prefix = 2;
+    s.call.softcap = 30.0f;
+    s.call.window = 3;
+    s.call.sink_tokens = 1;
+    s.call.sink_logits = arena.logits;
+    s.call.alibi_slopes = arena.slopes;
+    s.call.tree = &arena.tree[0][0];
+    s.call.tree_row_stride = sizeof(arena.tree[0]);
+    s.call.tree_bytes = QUERIES * (int64_t)sizeof(arena.tree[0]);
+}
+
+/* The largest multiple of 8, whose product with the rows does not fit. */
+#define HUGE_WORDS (INT64_MAX - 7)
+
+static const struct fault option_faults[] = {
+    {"no fault", CALL(team_call), 0, OK, OK, OK},
+    {"softcap 0", CALL(softcap), 0, OK, OK, OK},
+    {"softcap NaN", CALL(softcap), NAN_BITS, PARAM, PARAM, PARAM},
+    {"softcap inf", CALL(softcap), INF_BITS, PARAM, PARAM, PARAM},
+    {"softcap -inf", CALL(softcap), INF_BITS | INT32_MIN, PARAM, PARAM, PARAM},
+    {"softcap -2^-149", CALL(softcap), INT32_MIN + 1, PARAM, PARAM, PARAM},
+    {"softcap 2^-149, by which scale overflows", CALL(softcap), 1, PARAM, PARAM, PARAM},
+    {"softcap 2^-126", CALL(softcap), 0x00800000, OK, OK, OK},
+    {"softcap 1.359 2^127", CALL(softcap), 0x7f2e0000, OK, OK, OK},
+    {"softcap 1.387 2^127, which overflows times log2(e)", CALL(softcap), 0x7f318000, PARAM, PARAM, PARAM},
+    {"softcap max", CALL(softcap), 0x7f7fffff, PARAM, PARAM, PARAM},
+    {"window 1", CALL(window), 1, OK, OK, OK},
+    {"window max", CALL(window), INT64_MAX, OK, OK, OK},
+    {"window -1", CALL(window), -1, PARAM, PARAM, PARAM},
+    {"window min", CALL(window), INT64_MIN, PARAM, PARAM, PARAM},
+    {"sink_tokens 0", CALL(sink_tokens), 0, OK, OK, OK},
+    {"sink_tokens max", CALL(sink_tokens), INT64_MAX, OK, OK, OK},
+    {"sink_tokens -1", CALL(sink_tokens), -1, PARAM, PARAM, PARAM},
+    {"sink_tokens min", CALL(sink_tokens), INT64_MIN, PARAM, PARAM, PARAM},
+    {"sink_logits null", CALL(sink_logits), 0, OK, OK, OK},
+    {"alibi_slopes null", CALL(alibi_slopes), 0, OK, OK, OK},
+    {"tree null", CALL(tree), 0, STRUCT, STRUCT, STRUCT},
+    {"tree_row_stride < 0", CALL(tree_row_stride), -16, STRIDE, STRIDE, OK},
+    {"tree_row_stride 0", CALL(tree_row_stride), 0, STRIDE, STRIDE, OK},
+    {"tree_row_stride 8", CALL(tree_row_stride), 8, OK, OK, OK},
+    {"tree_row_stride 12", CALL(tree_row_stride), 12, ALIGN, ALIGN, OK},
+    {"tree_row_stride 15", CALL(tree_row_stride), 15, ALIGN, ALIGN, OK},
+    {"tree_row_stride past the extent", CALL(tree_row_stride), 24, EXTENT, EXTENT, OK},
+    {"tree_row_stride huge", CALL(tree_row_stride), HUGE_WORDS, OVERFLOW, OVERFLOW, OK},
+    {"tree_bytes to the last row's word", CALL(tree_bytes), 4 * 16 + 8, OK, OK, OK},
+    {"tree_bytes 1 short", CALL(tree_bytes), 4 * 16 + 7, EXTENT, EXTENT, OK},
+    {"tree_bytes 0", CALL(tree_bytes), 0, EXTENT, EXTENT, OK},
+    {"tree_bytes -1", CALL(tree_bytes), -1, EXTENT, EXTENT, OK},
+    {"tree_bytes min", CALL(tree_bytes), INT64_MIN, EXTENT, EXTENT, OK},
+};
+
+START_TEST(one_field_of_options)
+{
+    set_up_options();
+    expect_fault(&option_faults[_i]);
+}
+END_TEST
+
+/* What scale and softcap make together. */
+START_TEST(scales_by_softcaps)
+{
+    static const struct {
+        float scale, softcap;
+        int status;
+    } pairs[] = {
+        {1.0f, 1e-38f, OK},  {10.0f, 1e-38f, PARAM}, {-10.0f, 1e-38f, PARAM},
+        {1e20f, 1e-18f, OK}, {1e20f, 1e-19f, PARAM}, {1e-30f, 1e30f, OK}, /* 0, and no score counts */
+        {-1.0f, 50.0f, OK},  {1e38f, 1e38f, OK},
+    };
+    for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+        char name[64];
+        set_up();
+        s.call.scale = pairs[i].scale;
+        s.call.softcap = pairs[i].softcap;
+        snprintf(name, sizeof(name), "scale %g, softcap %g", (double)pairs[i].scale, (double)pairs[i].softcap);
+        expect_all(name, pairs[i].status, pairs[i].status, pairs[i].status);
+    }
+}
+END_TEST
+
+/* Every element of the arrays counts; tril_workspace() does not look at them. */
+START_TEST(numbers_of_heads)
+{
+    static const struct {
+        float x;
+        int logit, slope;
+    } numbers[] = {
+        {0.0f, OK, OK},          {-0.0f, OK, OK},          {-INFINITY, OK, PARAM}, {INFINITY, PARAM, PARAM},
+        {NAN, PARAM, PARAM},     {-NAN, PARAM, PARAM},     {2.3e38f, OK, OK},      {-2.3e38f, OK, OK},
+        {2.4e38f, PARAM, PARAM}, {-2.4e38f, PARAM, PARAM}, {0x1p-149f, OK, OK},
+    };
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+        for (int head = 0; head < HEADS; head++) {
+            char name[64];
+            snprintf(name, sizeof(name), "logit %g of head %d", (double)numbers[i].x, head);
+            set_up_options();
+            arena.logits[head] = numbers[i].x;
+            expect_all(name, numbers[i].logit, numbers[i].logit, OK);
+            s.call.sink_logits = NULL; /* nobody asks */
+            expect_all(name, OK, OK, OK);
+            snprintf(name, sizeof(name), "slope %g of head %d", (double)numbers[i].x, head);
+            set_up_options();
+            arena.slopes[head] = numbers[i].x;
+            expect_all(name, numbers[i].slope, numbers[i].slope, OK);
+            s.call.alibi_slopes = NULL;
+            expect_all(name, OK, OK, OK);
+        }
+    }
+}
+END_TEST
+
+/* Through integers, since a pointer to floats or words may not be unaligned. */
+START_TEST(unaligned_options)
+{
+    for (int by = 1; by < 9; by++) {
+        set_up_options();
+        uintptr_t p = (uintptr_t)arena.logits + (uintptr_t)by;
+        memcpy(&s.call.sink_logits, &p, sizeof(p));
+        if (by % 4 != 0) expect_all("sink_logits", ALIGN, ALIGN, OK);
+        set_up_options();
+        p = (uintptr_t)arena.slopes + (uintptr_t)by;
+        memcpy(&s.call.alibi_slopes, &p, sizeof(p));
+        if (by % 4 != 0) expect_all("alibi_slopes", ALIGN, ALIGN, OK);
+        set_up_options();
+        p = (uintptr_t)arena.tree + (uintptr_t)by;
+        memcpy(&s.call.tree, &p, sizeof(p));
+        expect_all("tree", by == 8 ? OK : ALIGN, by == 8 ? OK : ALIGN, OK);
+    }
+    set_up_options(); /* of a float's size, no more */
+    memmove(arena.logits + 1, arena.logits, sizeof(arena.logits));
+    memmove(arena.slopes + 1, arena.slopes, sizeof(arena.slopes));
+    s.call.sink_logits++;
+    s.call.alibi_slopes++;
+    expect_all("by one float", OK, OK, OK);
+}
+END_TEST
+
+/* Outputs and the workspace over what is read: by the first and by the last of it. */
+START_TEST(aliases_of_options)
+{
+    const struct {
+        const char *name;
+        void *at;
+        int64_t bytes;
+        int attend, weights;
+    } others[] = {
+        {"out", arena.out, sizeof(arena.out), ALIAS, OK},
+        {"row_max", arena.row_max, sizeof(arena.row_max), ALIAS, ALIAS},
+        {"row_sum", arena.row_sum, sizeof(arena.row_sum), ALIAS, ALIAS},
+        {"the weights", arena.weights, sizeof(arena.weights), OK, ALIAS},
+        {"the workspace", arena.workspace, 4096, ALIAS, ALIAS},
+        {"q", arena.q, sizeof(arena.q), OK, OK},
+        {"v", arena.v, sizeof(arena.v), OK, OK},
+    };
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        for (int option = 0; option < 3; option++) {
+            const int64_t size = option == 2 ? 4 * 16 + 8 : HEADS * 4, unit = option == 2 ? 8 : 4;
+            const int64_t end = others[i].bytes;
+            /* Before it; its last in it; its first in it, wholly, and at the end; behind it. */
+            const struct {
+                int64_t at;
+                bool within;
+            } places[] = {{-size, false}, {unit - size, true}, {0, true}, {16, true}, {end - unit, true}, {end, false}};
+            for (size_t j = 0; j < sizeof(places) / sizeof(places[0]); j++) {
+                char name[96];
+                const bool workspace = others[i].at == (void *)arena.workspace; /* how long it is depends on the tier */
+                if (workspace && places[j].at == end) continue;
+                snprintf(name, sizeof(name), "option %d at byte %d of %s", option, (int)places[j].at, others[i].name);
+                set_up_options();
+                char *const at = (char *)others[i].at + places[j].at;
+                const void *const what = option == 0   ? (const void *)arena.logits
+                                         : option == 1 ? (const void *)arena.slopes
+                                                       : arena.tree;
+                memmove(at, what, (size_t)size);
+                if (option == 0) s.call.sink_logits = (const float *)(const void *)at;
+                if (option == 1) s.call.alibi_slopes = (const float *)(const void *)at;
+                if (option == 2) s.call.tree = (const uint64_t *)(const void *)at;
+                expect_all(name, places[j].within ? others[i].attend : OK, places[j].within ? others[i].weights : OK,
+                           OK);
+            }
+        }
+    }
+    set_up_options();
+    s.call.alibi_slopes = s.call.sink_logits;
+    s.call.tree = (const uint64_t *)(const void *)arena.q;
+    expect_all("inputs may overlap", OK, OK, OK);
+}
+END_TEST
+
+/* A prefix is checked, whoever asks for it. */
+START_TEST(prefixes)
+{
+    static const int64_t wrong[] = {-1, 6, INT64_MIN, INT64_MAX};
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        set_up();
+        arena.seqs[0].prefix = wrong[i];
+        expect_all("prefix", SHAPE, SHAPE, SHAPE);
+        arena.seqs[0].q_len = 0;
+        expect_all("prefix, no query", SHAPE, SHAPE, SHAPE);
+        arena.seqs[0].q_len = 3;
+        arena.seqs[0].kv_len = 0;
+        expect_all("prefix, no key", SHAPE, SHAPE, SHAPE);
+    }
+    set_up();
+    arena.seqs[0].prefix = 5;
+    expect_all("prefix of all keys", OK, OK, OK);
+    arena.seqs[0].kv_len = 2;
+    arena.seqs[0].prefix = 2;
+    expect_all("prefix, more queries than keys", OK, OK, OK);
+}
+END_TEST
+
+/* With a tree a sequence has as many keys as queries at least; its rows hold a bit for each query of the longest. */
+START_TEST(rows_of_a_tree)
+{
+    for (int seq = 0; seq < 2; seq++) {
+        set_up_options();
+        arena.seqs[seq].prefix = 0;
+        arena.seqs[seq].kv_len = arena.seqs[seq].q_len;
+        expect_all("as many keys as queries", OK, OK, OK);
+        arena.seqs[seq].kv_len--;
+        expect_all("a key too few", SHAPE, SHAPE, SHAPE);
+        arena.seqs[seq].kv_len = 0;
+        expect_all("no key", SHAPE, SHAPE, SHAPE);
+        arena.seqs[seq].q_len = 0;
+        expect_all("no key, no query", OK, OK, OK);
+    }
+    static const struct {
+        int64_t queries, stride, bytes;
+        int status;
+    } rows[] = {
+        {64, 8, 64 * 8, OK},
+        {64, 8, 64 * 8 - 1, EXTENT},
+        {65, 8, 64 * 16, STRIDE},
+        {65, 16, 65 * 16, OK},
+        {65, 16, 65 * 16 - 1, EXTENT},
+        {65, 24, 64 * 24 + 16, OK},
+        {1, 0, 8, OK},
+        {1, 0, 7, EXTENT},
+        {1, 8, 8, OK},
+        {1, 4, 8, ALIGN},
+        {2, 0, 16, STRIDE},
+        {2, 8, 16, OK},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char name[96];
+        set_up_options(); /* heads of one number, so that so many queries fit the arena; weights behind the workspace */
+        const int64_t n = rows[i].queries;
+        s.call.q_heads = s.call.kv_heads = s.call.qk_dim = s.call.v_dim = 1;
+        s.call.q.token_stride = s.call.out.token_stride = 4;
+        s.call.k.token_stride = s.call.v.token_stride = 0;
+        s.call.row_max = s.call.row_sum = NULL;
+        s.call.n_seqs = 1;
+        s.workspace_bytes = ROOM / 2;
+        s.to.data = arena.workspace + ROOM / 2;
+        s.to.row_stride = n * 4;
+        s.to.head_stride = s.to.bytes = n * n * 4;
+        arena.seqs[0] = (tril_seq){.q_len = n, .kv_len = n};
+        memset(arena.tree, 0, sizeof(arena.tree));
+        memset(arena.gap_tree, 0, sizeof(arena.gap_tree)); /* rows 24 bytes apart reach into it */
+        s.call.tree_row_stride = rows[i].stride;
+        s.call.tree_bytes = rows[i].bytes;
+        snprintf(name, sizeof(name), "%d queries, rows %d bytes apart in %d", (int)n, (int)rows[i].stride,
+                 (int)rows[i].bytes);
+        expect_all(name, rows[i].status, rows[i].status, OK);
+    }
+    set_up_options(); /* the arrays of nobody */
+    arena.seqs[0].q_len = arena.seqs[1].q_len = 0;
+    s.call.tree_row_stride = s.call.tree_bytes = 0;
+    expect_all("a tree without rows", OK, OK, OK);
+}
+END_TEST
+
+/* Rows of the packed form reach as far as a query can see. */
+START_TEST(packed_form_of_options)
+{
+    static const struct {
+        bool tree;
+        int64_t prefix;
+        int64_t elements;
+    } forms[] = {
+        {false, 2, PACKED}, {false, 3, PACKED}, {false, 4, 4 + 4 + 5 + 3}, {false, 5, 15 + 3}, {true, 2, 15 + 4}};
+    for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
+        set_up_options();
+        packed();
+        if (!forms[i].tree) {
+            s.call.tree = NULL;
+            s.call.tree_row_stride = s.call.tree_bytes = 0;
+        }
+        arena.seqs[0].prefix = forms[i].prefix;
+        s.to.head_stride = forms[i].elements * 4;
+        s.to.bytes = HEADS * forms[i].elements * 4;
+        expect_all("packed", OK, OK, OK);
+        s.to.bytes--;
+        expect_all("packed, 1 byte short", OK, EXTENT, OK);
+        s.to.bytes++;
+        s.to.head_stride -= 4;
+        expect_all("packed, head_stride less than a matrix", OK, STRIDE, OK);
+    }
+}
+END_TEST
+
+START_TEST(weights_in_16_bits)
+{
+    for (int type = TRIL_F16; type <= TRIL_BF16; type++) {
+        for (int form = TRIL_WEIGHTS_DENSE; form <= TRIL_WEIGHTS_PACKED; form++) {
+            const int64_t row = form == TRIL_WEIGHTS_DENSE ? COLUMNS * 2 : 0;
+            const int64_t matrix = form == TRIL_WEIGHTS_DENSE ? QUERIES * row : PACKED * 2;
+            set_up();
+            s.to.form = (tril_weights_form)form;
+            s.to.dtype = (tril_dtype)type;
+            s.to.row_stride = row;
+            s.to.head_stride = matrix;
+            s.to.bytes = HEADS * matrix;
+            expect_all("halves", OK, OK, OK);
+            s.to.bytes--;
+            expect_all("halves, 1 byte short", OK, EXTENT, OK);
+            s.to.bytes++;
+            s.to.head_stride -= 2;
+            expect_all("halves, head_stride less than a matrix", OK, STRIDE, OK);
+            s.to.head_stride++;
+            expect_all("halves, head_stride unaligned", OK, ALIGN, OK);
+            s.to.head_stride++;
+            s.to.data = (char *)arena.weights + 1;
+            expect_all("halves, unaligned", OK, ALIGN, OK);
+            s.to.data = (char *)arena.weights + 2;
+            expect_all("halves, by one", OK, OK, OK);
+            s.to.data = (char *)arena.row_sum + sizeof(arena.row_sum) - 2;
+            expect_all("halves over the end of row_sum", OK, ALIAS, OK);
+            s.to.data = arena.weights;
+            s.to.last_rows = 1;
+            expect_all("halves, last_rows", OK, STRUCT, OK);
+            if (form == TRIL_WEIGHTS_PACKED) continue;
+            s.to.last_rows = 0;
+            s.to.row_stride -= 2;
+            expect_all("halves, row_stride less than a row", OK, STRIDE, OK);
+            s.to.row_stride++;
+            expect_all("halves, row_stride unaligned", OK, ALIGN, OK);
+        }
+    }
+}
+END_TEST
+
+/* One row for each of the two sequences. */
+static void sums(void)
+{
+    s.to.form = TRIL_WEIGHTS_COLUMN_SUMS;
+    s.to.data = arena.sums;
+    s.to.bytes = sizeof(arena.sums);
+    s.to.head_stride = sizeof(arena.sums[0]);
+    s.to.row_stride = sizeof(arena.sums[0][0]);
+}
+
+static void set_up_sums(void)
+{
+    set_up();
+    sums();
+}
+
+static const struct fault sum_faults[] = {
+    {"no fault", CALL(team_call), 0, OK, OK, OK},
+    {"last_rows 1", TO(last_rows), 1, OK, OK, OK},
+    {"last_rows 3", TO(last_rows), 3, OK, OK, OK},
+    {"last_rows max", TO(last_rows), INT64_MAX, OK, OK, OK},
+    {"last_rows -1", TO(last_rows), -1, OK, SHAPE, OK},
+    {"last_rows min", TO(last_rows), INT64_MIN, OK, SHAPE, OK},
+    {"in F16", TO(dtype), TRIL_F16, OK, DTYPE, OK},
+    {"in BF16", TO(dtype), TRIL_BF16, OK, DTYPE, OK},
+    {"in I8", TO(dtype), TRIL_I8, OK, DTYPE, OK},
+    {"null", TO(data), 0, OK, E_NULL, OK},
+    {"bytes 1 short", TO(bytes), HEADS * 2 * COLUMNS * 4 - 1, OK, EXTENT, OK},
+    {"bytes 0", TO(bytes), 0, OK, EXTENT, OK},
+    {"bytes -1", TO(bytes), -1, OK, EXTENT, OK},
+    {"row_stride < 0", TO(row_stride), -COLUMNS * 4, OK, STRIDE, OK},
+    {"row_stride 0", TO(row_stride), 0, OK, STRIDE, OK},
+    {"row_stride < row", TO(row_stride), COLUMNS * 4 - 4, OK, STRIDE, OK},
+    {"row_stride unaligned", TO(row_stride), COLUMNS * 4 - 2, OK, ALIGN, OK},
+    {"row_stride past the next head", TO(row_stride), COLUMNS * 4 + 4, OK, STRIDE, OK},
+    {"row_stride huge", TO(row_stride), HUGE_STRIDE, OK, OVERFLOW, OK},
+    {"head_stride < 0", TO(head_stride), -COLUMNS * 8, OK, STRIDE, OK},
+    {"head_stride 0", TO(head_stride), 0, OK, STRIDE, OK},
+    {"head_stride < matrix", TO(head_stride), COLUMNS * 8 - 4, OK, STRIDE, OK},
+    {"head_stride unaligned", TO(head_stride), COLUMNS * 8 + 2, OK, ALIGN, OK},
+    {"head_stride past the extent", TO(head_stride), COLUMNS * 8 + 4, OK, EXTENT, OK},
+    {"head_stride huge", TO(head_stride), HUGE_STRIDE, OK, OVERFLOW, OK},
+    {"unnormalised", CALL(flags), TRIL_UNNORMALISED, OK, UNSUPPORTED, OK},
+};
+
+START_TEST(one_field_of_sums)
+{
+    set_up_sums();
+    expect_fault(&sum_faults[_i]);
+}
+END_TEST
+
+START_TEST(aliases_of_sums)
+{
+    const int64_t size = sizeof(arena.sums);
+    const struct {
+        const char *name;
+        void *at;
+        int64_t bytes;
+        int weights;
+    } others[] = {{"q", arena.q, sizeof(arena.q), ALIAS},
+                  {"k", arena.k, sizeof(arena.k), ALIAS},
+                  {"v", arena.v, sizeof(arena.v), OK},
+                  {"row_max", arena.row_max, sizeof(arena.row_max), ALIAS},
+                  {"seqs", arena.seqs, sizeof(arena.seqs), ALIAS},
+                  {"logits", arena.logits, sizeof(arena.logits), ALIAS},
+                  {"slopes", arena.slopes, sizeof(arena.slopes), ALIAS},
+                  {"tree", arena.tree, QUERIES * sizeof(arena.tree[0]) - 8, ALIAS},
+                  {"the workspace", arena.workspace, 4096, ALIAS}};
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        const int64_t by[] = {0, 4 - size, others[i].bytes - 4};
+        for (size_t j = 0; j < sizeof(by) / sizeof(by[0]); j++) {
+            set_up_options();
+            sums();
+            s.to.data = (char *)others[i].at + by[j];
+            expect_all(others[i].name, OK, others[i].weights, OK);
+        }
+    }
+    set_up_sums();
+    for (int by = 1; by < 4; by++) {
+        s.to.data = (char *)arena.sums + by;
+        expect_all("unaligned", OK, ALIGN, OK);
+    }
+    set_up_sums(); /* a sequence with keys, but without queries, counts for nothing */
+    arena.seqs[0].q_len = 0;
+    s.to.row_stride = 8;
+    s.to.head_stride = 16;
+    s.to.bytes = HEADS * 16;
+    expect_all("the longest that has queries", OK, OK, OK);
+}
+END_TEST
+
+/* A table's entries of pages that left every window, or, with a tree that shows nothing of the new tokens, that no
+ * query sees: any numbers. All others must be blocks. */
+struct unseen_pages {
+    int64_t window, sinks;
+    int used[2][3]; /* of each sequence's pages */
+};
+
+static void set_up_unseen_pages(const struct unseen_pages *x, bool tree)
+{
+    set_up_pages();
+    s.call.window = x->window;
+    s.call.sink_tokens = x->sinks;
+    if (tree) {
+        memset(arena.tree, 0, sizeof(arena.tree));
+        s.call.tree = &arena.tree[0][0];
+        s.call.tree_row_stride = sizeof(arena.tree[0]);
+        s.call.tree_bytes = sizeof(arena.tree);
+    }
+    for (int j = 0; j < 3; j++) {
+        if (!x->used[0][j]) arena.tables[0][j] = -1;
+        if (!x->used[1][j]) arena.tables[1][j] = INT32_MAX;
+    }
+}
+
+static void expect_unseen_pages(const struct unseen_pages *x, bool tree)
+{
+    char name[96];
+    snprintf(name, sizeof(name), "window %d, sinks %d%s", (int)x->window, (int)x->sinks, tree ? ", tree" : "");
+    set_up_unseen_pages(x, tree);
+    expect_all(name, OK, OK, OK);
+    for (int seq = 0; seq < 2; seq++) {
+        for (int page = 0; page < 3; page++) {
+            if (!x->used[seq][page]) continue;
+            set_up_unseen_pages(x, tree);
+            arena.tables[seq][page] = -1;
+            expect_all(name, BLOCK_TABLE, BLOCK_TABLE, OK);
+        }
+    }
+}
+
+START_TEST(block_tables_behind_a_window)
+{
+    static const struct unseen_pages cases[] = {
+        {0, 0, {{1, 1, 1}, {1, 1, 0}}},  {8, 0, {{0, 1, 1}, {1, 1, 0}}},  {7, 0, {{0, 1, 1}, {1, 1, 0}}},
+        {6, 0, {{0, 0, 1}, {1, 1, 0}}},  {5, 0, {{0, 0, 1}, {1, 1, 0}}},  {3, 0, {{0, 0, 1}, {0, 1, 0}}},
+        {22, 0, {{0, 1, 1}, {1, 1, 0}}}, {23, 0, {{1, 1, 1}, {1, 1, 0}}}, {5, 1, {{1, 0, 1}, {1, 1, 0}}},
+        {3, 16, {{1, 0, 1}, {1, 1, 0}}}, {3, 17, {{1, 1, 1}, {1, 1, 0}}}, {3, INT64_MAX, {{1, 1, 1}, {1, 1, 0}}},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        expect_unseen_pages(&cases[i], false);
+}
+END_TEST
+
+START_TEST(block_tables_behind_a_tree)
+{
+    static const struct unseen_pages cases[] = {
+        {0, 0, {{1, 1, 1}, {1, 1, 0}}},
+        {3, 0, {{0, 0, 1}, {0, 1, 0}}}, /* the first query still sees keys before the tree's */
+        {1, 0, {{0, 0, 0}, {0, 0, 0}}},
+        {1, 1, {{1, 0, 0}, {1, 0, 0}}},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        expect_unseen_pages(&cases[i], true);
 }
 END_TEST
 
@@ -2608,6 +3131,19 @@ int main(void)
     tcase_add_test(tcase, block_table_between_guards);
     tcase_add_test(tcase, aliases_of_block_tables);
     tcase_add_test(tcase, workspace_of_pages);
+    tcase_add_loop_test(tcase, one_field_of_options, 0, (int)(sizeof(option_faults) / sizeof(option_faults[0])));
+    tcase_add_test(tcase, scales_by_softcaps);
+    tcase_add_test(tcase, numbers_of_heads);
+    tcase_add_test(tcase, unaligned_options);
+    tcase_add_test(tcase, aliases_of_options);
+    tcase_add_test(tcase, prefixes);
+    tcase_add_test(tcase, rows_of_a_tree);
+    tcase_add_test(tcase, packed_form_of_options);
+    tcase_add_test(tcase, weights_in_16_bits);
+    tcase_add_loop_test(tcase, one_field_of_sums, 0, (int)(sizeof(sum_faults) / sizeof(sum_faults[0])));
+    tcase_add_test(tcase, aliases_of_sums);
+    tcase_add_test(tcase, block_tables_behind_a_window);
+    tcase_add_test(tcase, block_tables_behind_a_tree);
     tcase_add_test(tcase, tail_of_a_later_version);
     tcase_add_test(tcase, products_that_overflow);
     tcase_add_test(tcase, unaligned_pointers);
