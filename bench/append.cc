@@ -57,7 +57,7 @@ void append(benchmark::State &state, const char *tier, const Shape &shape, int64
     AppendCall call(tier, shape, tokens);
     if (call.status == TRIL_OK && !measure(state, {call.contender()})) return;
     if (call.status != TRIL_OK) return state.SkipWithError(tril_status_text(call.status));
-    const double bytes = double(shape.k_bytes() + shape.k_scale_bytes()) / double(shape.keys);
+    const double bytes = double(shape.k_bytes() + shape.scale_bytes()) / double(shape.keys);
     state.counters["tokens_per_s"] = double(tokens) / seconds(0).median;
     state.counters["GBps"] = 1e-9 * (double(call.rows.bytes()) + double(tokens) * bytes) / seconds(0).median;
 }

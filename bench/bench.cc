@@ -18,6 +18,13 @@
 //     compare/attend/f32/h8x2_d128_q2048_k2048        all tiers and the baseline, A B A B
 //     compare/attend/types/avx2/h8x2_d128_q2048_k2048 one tier, K and V in all types, A B C A B C
 //     compare/decode/pages/avx2/h32x8_d128_k32768/t2  one tier, contiguous and in pages
+//     compare/options/avx512/h8x2_d128_q2048_k2048    one tier, plain and with softcap, alibi, sinks, prefix, tree
+//     compare/window/avx512/h8x2_d128_q8192_k8192     one tier, with a window and without
+//     weights/f16/avx512/dense/h8x2_d128_q2048_k2048  rounded to f16, against f32 in the same rounds
+//     weights/columns/avx512/h8x2_d128_q8192_k8192/last64  sums of the last 64 rows, against their attention
+//     compare/heads/avx512/h8x2_d80_q1024_k1024       a head size, against the same padded to 128
+//     compare/heads/avx512/h8x2_d192_v128_q1024_k1024  V of another head size
+//     compare/other/attend/h8x2_d128_q2048_k2048      another build of the library, TRIL_BENCH_OTHER, and this one
 //
 // Google Benchmark calls a function of ours once; repetitions, gating and statistics are gate.c's.
 
@@ -168,19 +175,6 @@ void chunk(benchmark::State &state, const char *tier, const Shape &shape)
     state.counters["us_per_token"] = 1e6 * seconds(0).median / double(shape.queries);
 }
 
-// How much longer contender b's call takes than a's: the median over the rounds in which both count; 0 without any.
-double longer(int b, int a)
-{
-    std::vector<double> ratios;
-    for (int i = 0, j = 0; i < measured.own[a] && j < measured.own[b];) {
-        const gate_sample &s = measured.sample[a][i], &t = measured.sample[b][j];
-        if (s.round == t.round) ratios.push_back(t.seconds / s.seconds);
-        if (s.round <= t.round) i++;
-        if (t.round <= s.round) j++;
-    }
-    return ratios.empty() ? 0 : gate_spread_of(ratios.data(), int(ratios.size())).median;
-}
-
 // All chunk sizes in turn, every one from 1 to 32: does time rise evenly?
 void chunk_table(benchmark::State &state, const char *tier, const Shape &largest)
 {
@@ -265,15 +259,7 @@ void weights(benchmark::State &state, const char *tier, tril_weights_form form, 
 {
     const Operands x(shape);
     TierCall call(tier, x);
-    const int64_t cells =
-        form == TRIL_WEIGHTS_DENSE ? shape.queries * shape.keys : int64_t(shape.visible()) / shape.q_heads;
-    const Memory a(shape.q_heads * cells * int64_t(sizeof(float)));
-    call.to.struct_size = sizeof(call.to);
-    call.to.data = a.data();
-    call.to.bytes = a.bytes();
-    call.to.head_stride = cells * int64_t(sizeof(float));
-    call.to.row_stride = form == TRIL_WEIGHTS_DENSE ? shape.keys * int64_t(sizeof(float)) : 0;
-    call.to.form = form;
+    const Memory a = call.ask_weights(shape, form);
     if (refused(state, {&call}) || !measure(state, {call.contender()}) || refused(state, {&call})) return;
     report(state, shape.weights_flops());
 }
@@ -376,8 +362,11 @@ void add_tier(const char *tier, bool oracle)
                     [=](benchmark::State &s) { weights(s, tier, form.second, shape); });
     add_append(tier);
     if (oracle) return;
-    add_turns(tier);
+    add_stored(tier);
     add_ragged(tier);
+    add_options(tier);
+    add_forms(tier);
+    add_heads(tier);
 }
 
 void add_all()
@@ -398,6 +387,7 @@ void add_all()
 #endif
     static const std::string in_use = tril_isa();
     add("overhead/nothing", [](benchmark::State &s) { overhead_of_nothing(s, in_use.c_str()); });
+    add_builds(in_use.c_str());
     if (contenders.empty()) return;
     for (const Shape &shape : compare_shapes)
         add("compare/attend/f32/" + shape.name(), [=](benchmark::State &s) { compare(s, contenders, shape); });

@@ -52,7 +52,8 @@ TierCall::TierCall(const char *name, const Operands &x, const Team *with, int of
     call.math = s.math;
     call.q_heads = s.q_heads;
     call.kv_heads = s.kv_heads;
-    call.qk_dim = call.v_dim = s.dim;
+    call.qk_dim = s.dim;
+    call.v_dim = s.v_dim();
     call.q = x.queries();
     call.k = x.k();
     call.v = x.v();
@@ -63,8 +64,38 @@ TierCall::TierCall(const char *name, const Operands &x, const Team *with, int of
         call.block_tokens = page_tokens;
         call.n_blocks = int64_t(x.pages.size());
     }
-    use();
+    fit_workspace();
+}
+
+Memory TierCall::ask_weights(const Shape &shape, tril_weights_form form, tril_dtype dtype)
+{
+    const int64_t element = types[dtype].bytes, row = shape.keys;
+    int64_t cells = row; // of one head
+    if (form == TRIL_WEIGHTS_DENSE) cells = shape.queries * row;
+    if (form == TRIL_WEIGHTS_PACKED) cells = int64_t(shape.visible()) / shape.q_heads;
+    Memory a(shape.q_heads * cells * element);
+    to.struct_size = sizeof(to);
+    to.data = a.data();
+    to.bytes = a.bytes();
+    to.head_stride = cells * element;
+    to.row_stride = form == TRIL_WEIGHTS_PACKED ? 0 : row * element;
+    to.form = form;
+    to.dtype = dtype;
+    return a;
+}
+
+bool TierCall::works()
+{
+    fit_workspace();
+    if (status == TRIL_OK) run();
+    tril_force_isa(nullptr);
+    return status == TRIL_OK;
+}
+
+void TierCall::fit_workspace()
+{
     size_t bytes = 0;
+    use();
     if (status == TRIL_OK) status = tril_workspace(&call, threads, &bytes);
     workspace.resize(bytes); // zeros, as a team wants it
 }

@@ -70,6 +70,10 @@ struct TierCall {
 
     TierCall(const char *name, const Operands &x, const Team *with = nullptr, int of = 1);
     TierCall(const TierCall &) = delete;
+    // Makes it a call of tril_weights() on operands of that shape. Its result is the caller's to keep.
+    Memory ask_weights(const Shape &shape, tril_weights_form form, tril_dtype dtype = TRIL_F32);
+    void fit_workspace(); // once more after a change of the call
+    bool works();         // runs once: whether this library does it
     void use();
     void share(int thread);
     void run();

@@ -49,6 +49,18 @@ double seconds_ratio(int a, int b)
     return spread([=](int i) { return measured.sample[a][i].seconds / measured.sample[b][i].seconds; }).median;
 }
 
+double longer(int b, int a)
+{
+    std::vector<double> ratios;
+    for (int i = 0, j = 0; i < measured.own[a] && j < measured.own[b];) {
+        const gate_sample &s = measured.sample[a][i], &t = measured.sample[b][j];
+        if (s.round == t.round) ratios.push_back(t.seconds / s.seconds);
+        if (s.round <= t.round) i++;
+        if (t.round <= s.round) j++;
+    }
+    return ratios.empty() ? 0 : gate_spread_of(ratios.data(), int(ratios.size())).median;
+}
+
 void plainly(const std::vector<gate_contender> &contenders, int wanted, double seconds)
 {
     gate_measure(&measured, contenders.data(), int(contenders.size()), wanted, seconds);

@@ -41,6 +41,9 @@ gate_spread of_peak(int contender, double flops);
 gate_spread seconds(int contender);
 double seconds_ratio(int a, int b); // the median of the rounds' ratios
 
+// How much longer contender b's call takes than a's: the median over the rounds in which both count; 0 without any.
+double longer(int b, int a);
+
 // GFLOPS and of_peak of contender 0, the peak being its own kind's (gate_contender.peak).
 void report(benchmark::State &state, double flops, int threads = 1);
 

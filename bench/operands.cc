@@ -99,12 +99,13 @@ Memory::Memory(int64_t bytes)
 Operands::Operands(const Shape &s) : Operands(s, one_sequence(s)) {}
 
 Operands::Operands(const Shape &s, const std::vector<tril_seq> &sequences)
-    : shape(s), q(s.queries * s.q_heads * s.dim * f32), kv(s.kv_bytes()), out(q.bytes()), seqs(sequences)
+    : shape(s), q(s.queries * s.q_heads * s.dim * f32), kv(s.kv_bytes()), out(s.queries * s.q_heads * s.v_dim() * f32),
+      seqs(sequences)
 {
     fill(q.data(), q.bytes(), TRIL_F32, 1);
-    fill(kv.data(), 2 * s.k_bytes(), s.type, 2);
-    float *scales = reinterpret_cast<float *>(kv.data() + 2 * s.k_bytes());
-    std::fill_n(scales, 2 * s.k_scale_bytes() / f32, 1.0f / 128);
+    const int64_t values = s.k_bytes() + s.v_bytes();
+    fill(kv.data(), values, s.type, 2);
+    std::fill_n(reinterpret_cast<float *>(kv.data() + values), 2 * s.scale_bytes() / f32, 1.0f / 128);
 }
 
 tril_tensor Operands::queries() const
@@ -119,17 +120,17 @@ tril_tensor Operands::queries() const
 
 tril_tensor Operands::half(int which) const
 {
-    const int64_t row = shape.row_bytes(), scale = types[shape.type].scale_bytes;
+    const int64_t row = shape.row_bytes(which == 0 ? shape.dim : shape.v_dim()), scale = types[shape.type].scale_bytes;
     tril_tensor t = {};
     t.data = kv.data() + which * shape.k_bytes();
-    t.bytes = shape.k_bytes();
+    t.bytes = which == 0 ? shape.k_bytes() : shape.v_bytes();
     t.token_stride = shape.kv_heads * row;
     t.head_stride = row;
     t.dtype = shape.type;
     if (scale > 0) {
-        const char *scales = kv.data() + 2 * shape.k_bytes() + which * shape.k_scale_bytes();
+        const char *scales = kv.data() + shape.k_bytes() + shape.v_bytes() + which * shape.scale_bytes();
         t.scales = reinterpret_cast<const float *>(scales);
-        t.scales_bytes = shape.k_scale_bytes();
+        t.scales_bytes = shape.scale_bytes();
         t.scale_token_stride = shape.kv_heads * scale;
         t.scale_head_stride = scale;
     }
@@ -159,8 +160,8 @@ tril_out Operands::result() const
     tril_out t = {};
     t.data = out.data();
     t.bytes = out.bytes();
-    t.token_stride = shape.q_heads * shape.dim * f32;
-    t.head_stride = shape.dim * f32;
+    t.token_stride = shape.q_heads * shape.v_dim() * f32;
+    t.head_stride = shape.v_dim() * f32;
     return t;
 }
 
@@ -178,7 +179,7 @@ Operands paged(const Operands &x)
 
     // Of K, V, K's scales and V's: a page is one piece of each, in panels too.
     int64_t begin = 0;
-    for (int64_t bytes : {s.k_bytes(), s.k_bytes(), s.k_scale_bytes(), s.k_scale_bytes()}) {
+    for (int64_t bytes : {s.k_bytes(), s.v_bytes(), s.scale_bytes(), s.scale_bytes()}) {
         const int64_t page = bytes / n;
         for (int64_t i = 0; i < n; i++)
             std::memcpy(y.kv.data() + begin + y.pages[size_t(i)] * page, x.kv.data() + begin + i * page, size_t(page));

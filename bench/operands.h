@@ -28,7 +28,12 @@ struct Shape {
     bool panels = false;        // K's layout
     tril_dtype type = TRIL_F32; // of K and V; q and out are f32
     tril_math math = TRIL_MATH_F32;
+    int other_v_dim = 0; // the head size of V and the result where it is not dim
 
+    int v_dim() const
+    {
+        return other_v_dim > 0 ? other_v_dim : dim;
+    }
     Shape stored_as(tril_dtype as) const
     {
         Shape s = *this;
@@ -47,7 +52,8 @@ struct Shape {
     }
     std::string heads() const
     {
-        return "h" + std::to_string(q_heads) + "x" + std::to_string(kv_heads) + "_d" + std::to_string(dim);
+        return "h" + std::to_string(q_heads) + "x" + std::to_string(kv_heads) + "_d" + std::to_string(dim) +
+               (v_dim() != dim ? "_v" + std::to_string(v_dim()) : "");
     }
     std::string cache() const
     {
@@ -65,29 +71,33 @@ struct Shape {
     }
     double attend_flops() const
     {
-        return 4.0 * dim * visible();
+        return 2.0 * (dim + v_dim()) * visible();
     }
     double weights_flops() const
     {
         return 2.0 * dim * visible();
     }
     // Of one token and head of K or V, without what it has of scales elsewhere.
-    int64_t row_bytes() const
+    int64_t row_bytes(int size) const
     {
-        return dim / types[type].values * types[type].bytes;
+        return size / types[type].values * types[type].bytes;
     }
     int64_t k_bytes() const
     {
-        return keys * kv_heads * row_bytes();
+        return keys * kv_heads * row_bytes(dim);
     }
-    int64_t k_scale_bytes() const
+    int64_t v_bytes() const
+    {
+        return keys * kv_heads * row_bytes(v_dim());
+    }
+    int64_t scale_bytes() const // of either
     {
         return keys * kv_heads * types[type].scale_bytes;
     }
     // K and V as stored, scales included.
     int64_t kv_bytes() const
     {
-        return 2 * (k_bytes() + k_scale_bytes());
+        return k_bytes() + v_bytes() + 2 * scale_bytes();
     }
 };
 

@@ -4,6 +4,7 @@
 #     sh scripts/bench.sh --benchmark_filter='attend/f32/.*q2048' --benchmark_format=json
 #     sh scripts/bench.sh --benchmark_filter='compare/(attend|decode)/types'
 #     sh scripts/bench.sh --benchmark_list_tests
+#     TRIL_BENCH_OTHER=../before/build/libtril.so sh scripts/bench.sh --benchmark_filter='compare/other'
 #
 # Standard output is the benchmark's alone. TRIL_BENCH_SECONDS: the longest that one point may take (6). A pinned run
 # (taskset -c 1 sh scripts/bench.sh ...) is steadier; points for two threads (/t2) exist where there are two cores to run
