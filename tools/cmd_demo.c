@@ -80,7 +80,7 @@ static double layer_error(const struct layer *l)
     const tril_seq seq = {.q_len = l->x.queries, .kv_len = l->x.keys};
     const int64_t heads = l->x.q_heads, dim = l->x.v_dim;
     float *out = need((size_t)l->reference.elements, sizeof(float));
-    tril_attention call = call_of(&l->x, 0);
+    tril_attention call = call_of(&l->x);
     call.out = out_of(out, l->x.queries, heads, dim);
     call.seqs = &seq;
     call.n_seqs = 1;
@@ -96,8 +96,8 @@ static double layer_error(const struct layer *l)
             reference_row(&r, &call, &seq, i, h, 1); /* for the bound; the reference itself is the file's */
             for (int64_t d = 0; d < dim; d++) {
                 const int64_t at = (i * heads + h) * dim + d;
-                worst =
-                    fmax(worst, reference_error(out[at], TRIL_F32, l->reference.f64[at], r.factor * r.magnitude[d]));
+                worst = fmax(worst, reference_error(out[at], TRIL_F32, l->reference.f64[at], r.factor * r.magnitude[d],
+                                                    r.flushed[d]));
             }
         }
     }
@@ -108,19 +108,20 @@ static double layer_error(const struct layer *l)
 
 static void draw(const struct layer *l, const char *data, const char *out)
 {
+    const struct scoring plain = {.scale = 0};
     char text[512], png[512], title[128];
     join(text, sizeof text, data, "tokens.txt");
     join(png, sizeof png, out, "weights.png");
     struct tokens labels = tokens_read(text, false);
-    const struct window window = window_settle((struct window){0, 0}, &l->x, &labels, text);
+    const struct range range = range_settle((struct range){0, 0}, &l->x, &labels, text);
     if (mkdir(out, 0777) != 0 && errno != EEXIST) die("--out %s: %s; give a directory", out, strerror(errno));
     struct output *to = output_open(png);
     snprintf(title, sizeof title, "Attention weights of a character model, layer %d", l->number);
-    picture_write(&l->x, 0, PICTURE_HEAD, window, &labels, title, to);
+    picture_write(&l->x, &plain, PICTURE_HEAD, range, &labels, title, to);
     outputs_commit();
     tokens_free(&labels);
     printf("picture   %s: layer %d, head %d, tokens %" PRId64 " to %" PRId64 "\n", png, l->number, PICTURE_HEAD,
-           window.first, window.end - 1);
+           range.first, range.end - 1);
 }
 
 static int real_input(const char *data, const char *out)

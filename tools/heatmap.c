@@ -123,6 +123,17 @@ static void ink(cairo_t *c, bool faint)
 
 /* --- the parts -------------------------------------------------------------------------------------------------- */
 
+/* Whether a query sees a token after its own. */
+static bool any_above(const struct heatmap *map, int64_t rows)
+{
+    for (int64_t i = 0; i < rows; i++) {
+        for (int64_t j = map->first_row - map->first + i + 1; j < map->columns; j++) {
+            if (map->sees[i * map->columns + j]) return true;
+        }
+    }
+    return false;
+}
+
 static struct layout lay_out(cairo_t *c, const struct heatmap *map)
 {
     struct layout l = {.rows = map->first + map->columns - map->first_row, .upright = map->labels != NULL};
@@ -143,22 +154,37 @@ static struct layout lay_out(cairo_t *c, const struct heatmap *map)
     const bool numbers = map->labels != NULL;
     const double beside = l.label + 12 + (numbers ? 34 : 0),
                  below = (l.upright ? l.font : l.label) + 12 + (numbers ? 18 : 0);
-    /* The colour bar stands in the empty upper triangle where that has room for it. */
-    const bool room = l.rows == map->columns && l.width > BAR_WIDTH + 3 * BAR_AREA;
+    /* The colour bar stands in the upper triangle where that is empty and has room for it. */
+    const bool room = l.rows == map->columns && !any_above(map, l.rows) && l.width > BAR_WIDTH + 3 * BAR_AREA;
     l.x = MARGIN + 22 + beside;
     l.y = MARGIN + HEADER + (room ? 0 : BAR_AREA);
     l.picture_width = l.x + l.width + MARGIN;
     if (l.picture_width < 2 * MARGIN + BAR_WIDTH + 200) l.picture_width = 2 * MARGIN + BAR_WIDTH + 200;
+    set_font(c, "sans-serif", false, 13);
+    l.picture_width = fmax(l.picture_width, 2 * MARGIN + text_width(c, map->subtitle));
+    l.picture_width = fmax(l.picture_width, 2 * MARGIN + text_width(c, map->options));
     l.picture_height = l.y + l.height + below + 22 + MARGIN;
     return l;
+}
+
+/* Whether row i's query sees column j; nothing is seen beyond the matrix. */
+static bool sees(const struct heatmap *map, const struct layout *l, int64_t i, int64_t j)
+{
+    return i >= 0 && j >= 0 && i < l->rows && j < map->columns && map->sees[i * map->columns + j];
+}
+
+static void draw_line(cairo_t *c, double x, double y, double right, double down)
+{
+    cairo_move_to(c, x, y);
+    cairo_line_to(c, x + right, y + down);
 }
 
 static void draw_cells(cairo_t *c, const struct heatmap *map, const struct layout *l)
 {
     cairo_set_antialias(c, CAIRO_ANTIALIAS_NONE); /* cells lie on whole pixels and touch */
     for (int64_t i = 0; i < l->rows; i++) {
-        const int64_t visible = map->first_row - map->first + i + 1;
-        for (int64_t j = 0; j < visible; j++) {
+        for (int64_t j = 0; j < map->columns; j++) {
+            if (!sees(map, l, i, j)) continue;
             const struct colour k = colour_of(map->weights[i * map->columns + j]);
             cairo_set_source_rgb(c, k.r, k.g, k.b);
             cairo_rectangle(c, l->x + (double)j * l->cell, l->y + (double)i * l->cell, l->cell, l->cell);
@@ -168,14 +194,15 @@ static void draw_cells(cairo_t *c, const struct heatmap *map, const struct layou
     cairo_set_antialias(c, CAIRO_ANTIALIAS_DEFAULT);
     cairo_set_line_width(c, 1);
     cairo_set_source_rgb(c, 0.55, 0.55, 0.55);
-    cairo_move_to(c, l->x - 0.5, l->y - 0.5);
-    for (int64_t i = 0; i < l->rows; i++) { /* the staircase */
-        const double right = l->x + (double)(map->first_row - map->first + i + 1) * l->cell + 0.5;
-        cairo_line_to(c, right, l->y + (double)i * l->cell - 0.5);
-        cairo_line_to(c, right, l->y + (double)(i + 1) * l->cell + (i + 1 == l->rows ? 0.5 : -0.5));
+    cairo_set_line_cap(c, CAIRO_LINE_CAP_SQUARE);
+    for (int64_t i = 0; i <= l->rows; i++) { /* where what is seen ends, on the outer side */
+        for (int64_t j = 0; j <= map->columns; j++) {
+            const bool here = sees(map, l, i, j);
+            const double x = l->x + (double)j * l->cell, y = l->y + (double)i * l->cell;
+            if (here != sees(map, l, i, j - 1)) draw_line(c, x + (here ? -0.5 : 0.5), y, 0, l->cell);
+            if (here != sees(map, l, i - 1, j)) draw_line(c, x, y + (here ? -0.5 : 0.5), l->cell, 0);
+        }
     }
-    cairo_line_to(c, l->x - 0.5, l->y + l->height + 0.5);
-    cairo_close_path(c);
     cairo_stroke(c);
 }
 
@@ -264,14 +291,19 @@ static void draw_bar(cairo_t *c, const struct layout *l)
         put_text(c, at, y + BAR_HEIGHT + 13, 0.5, ticks[i]);
     }
     put_text(c, x + BAR_WIDTH / 2, y - 11, 0.5, "weight (logarithmic)");
+    cairo_set_source_rgb(c, 0.55, 0.55, 0.55);
+    cairo_rectangle(c, x - 36.5, y - 0.5, BAR_HEIGHT + 1, BAR_HEIGHT + 1);
+    cairo_stroke(c);
+    ink(c, false);
+    put_text(c, x - 44, y + BAR_HEIGHT / 2, 1, "not seen");
 }
 
-static bool any_nan(const struct heatmap *map, int64_t rows)
+static bool any_nan(const struct heatmap *map, const struct layout *l)
 {
-    for (int64_t i = 0; i < rows; i++) {
-        for (int64_t j = 0; j <= map->first_row - map->first + i; j++) {
+    for (int64_t i = 0; i < l->rows; i++) {
+        for (int64_t j = 0; j < map->columns; j++) {
             const float w = map->weights[i * map->columns + j];
-            if (w != w) return true;
+            if (sees(map, l, i, j) && w != w) return true;
         }
     }
     return false;
@@ -305,7 +337,8 @@ void heatmap_write(const struct heatmap *map, struct output *to)
     set_font(c, "sans-serif", false, 13);
     cairo_set_source_rgb(c, 0.35, 0.35, 0.35);
     put_text(c, MARGIN, MARGIN + 32, 0, map->subtitle);
-    if (any_nan(map, l.rows)) {
+    put_text(c, MARGIN, MARGIN + 52, 0, map->options);
+    if (any_nan(map, &l)) {
         cairo_set_source_rgb(c, 0.85, 0.0, 0.1);
         put_text(c, l.picture_width - MARGIN, MARGIN + 8, 1, "red: NaN");
     }

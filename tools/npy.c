@@ -33,7 +33,7 @@ struct header {
 
 static _Noreturn void die_header(const struct text *t)
 {
-    die("%s: the .npy header is not understood; give an array of floats written by numpy.save", t->path);
+    die("%s: the .npy header is not understood; give an array written by numpy.save", t->path);
 }
 
 static void skip_space(struct text *t)
@@ -156,7 +156,9 @@ static void convert(struct npy *x, int64_t at, const unsigned char *p, int64_t n
 {
     for (int64_t i = 0; i < n; i++, p += bytes) {
         const uint64_t bits = little_endian(p, bytes);
-        if (bytes == 2) {
+        if (bytes == 1) {
+            x->f32[at + i] = (float)bits;
+        } else if (bytes == 2) {
             x->f32[at + i] = float_of_half((uint32_t)bits);
         } else if (bytes == 4) {
             x->f32[at + i] = float_of_bits((uint32_t)bits);
@@ -179,6 +181,7 @@ static void shape_text(char *to, size_t room, int dims, const int64_t *shape)
 
 static const char *allowed_text(int allowed)
 {
+    if (allowed & NPY_1) return "'|b1', '|u1' or '<f4'";
     return allowed == NPY_F8 ? "'<f8'" : "'<f4' or '<f2'";
 }
 
@@ -248,6 +251,7 @@ struct npy npy_read(const char *path, int allowed, int dims, const char *axes)
     const struct header h = read_header(file, path);
 
     int bytes = 0;
+    if ((strcmp(h.descr, "|b1") == 0 || strcmp(h.descr, "|u1") == 0) && (allowed & NPY_1)) bytes = 1;
     if (strcmp(h.descr, "<f2") == 0 && (allowed & NPY_F2)) bytes = 2;
     if (strcmp(h.descr, "<f4") == 0 && (allowed & NPY_F4)) bytes = 4;
     if (strcmp(h.descr, "<f8") == 0 && (allowed & NPY_F8)) bytes = 8;
@@ -276,11 +280,12 @@ void npy_free(struct npy *x)
     x->f64 = NULL;
 }
 
-void npy_write_header(struct output *to, int dims, const int64_t *shape)
+void npy_write_header(struct output *to, enum npy_dtypes type, int dims, const int64_t *shape)
 {
     char text[256], dictionary[192];
     shape_text(text, sizeof text, dims, shape);
-    snprintf(dictionary, sizeof dictionary, "{'descr': '<f4', 'fortran_order': False, 'shape': %.128s, }", text);
+    snprintf(dictionary, sizeof dictionary, "{'descr': '<f%d', 'fortran_order': False, 'shape': %.128s, }",
+             type == NPY_F2 ? 2 : 4, text);
     /* Magic, version 1.0 and the length, 10 bytes in all; then spaces so that the elements start at a multiple of 64 */
     const size_t length = strlen(dictionary), whole = (10 + length + 1 + 63) / 64 * 64, header = whole - 10;
     unsigned char start[10] = {0, 0, 0, 0, 0, 0, 1, 0, (unsigned char)(header & 0xff), (unsigned char)(header >> 8)};
@@ -292,17 +297,31 @@ void npy_write_header(struct output *to, int dims, const int64_t *shape)
     output_write(to, text, header);
 }
 
-void npy_write_floats(struct output *to, const float *from, int64_t n)
+/* An element of NPY_F2 or NPY_F4, wherever it lies. */
+static uint32_t bits_at(const unsigned char *p, bool half)
 {
+    uint16_t low;
+    uint32_t bits;
+    if (!half) {
+        memcpy(&bits, p, sizeof bits);
+        return bits;
+    }
+    memcpy(&low, p, sizeof low);
+    return low;
+}
+
+void npy_write_elements(struct output *to, enum npy_dtypes type, const void *from, int64_t n)
+{
+    const bool half = type == NPY_F2;
+    const int bytes = half ? 2 : 4;
     unsigned char piece[4 * 1024];
     for (int64_t at = 0; at < n; at += 1024) {
         const int64_t m = n - at < 1024 ? n - at : 1024;
         for (int64_t i = 0; i < m; i++) {
-            uint32_t bits;
-            memcpy(&bits, &from[at + i], sizeof bits);
-            for (int b = 0; b < 4; b++)
-                piece[4 * i + b] = (unsigned char)(bits >> 8 * b);
+            const uint32_t bits = bits_at((const unsigned char *)from + bytes * (at + i), half);
+            for (int b = 0; b < bytes; b++)
+                piece[bytes * i + b] = (unsigned char)(bits >> 8 * b);
         }
-        output_write(to, piece, 4 * (size_t)m);
+        output_write(to, piece, (size_t)(bytes * m));
     }
 }

@@ -1,4 +1,4 @@
-/* NumPy's .npy files, versions 1 to 3: little-endian floats in C order. The format is NumPy's own,
+/* NumPy's .npy files, versions 1 to 3: little-endian floats, or bytes, in C order. The format is NumPy's own,
  * numpy.lib.format. */
 #ifndef NPY_H
 #define NPY_H
@@ -9,15 +9,15 @@
 
 enum { NPY_MOST_DIMS = 4 };
 
-/* What may be in a file: any of these, ORed. */
-enum npy_dtypes { NPY_F2 = 1, NPY_F4 = 2, NPY_F8 = 4 };
+/* What may be in a file: any of these, ORed. NPY_1 is '|b1', NumPy's bool, or '|u1'. */
+enum npy_dtypes { NPY_F2 = 1, NPY_F4 = 2, NPY_F8 = 4, NPY_1 = 8 };
 
 struct npy {
     const char *path;
     int dims;
     int64_t shape[NPY_MOST_DIMS];
     int64_t elements;
-    float *f32;  /* '<f4', or '<f2' converted without rounding; else null */
+    float *f32;  /* '<f4', or '<f2' or bytes converted without rounding; else null */
     double *f64; /* '<f8'; else null */
 };
 
@@ -26,8 +26,8 @@ struct npy {
 struct npy npy_read(const char *path, int allowed, int dims, const char *axes);
 void npy_free(struct npy *x);
 
-/* Writes '<f4': first the header, then the elements in any number of pieces. */
-void npy_write_header(struct output *to, int dims, const int64_t *shape);
-void npy_write_floats(struct output *to, const float *from, int64_t n);
+/* Writes NPY_F4, floats, or NPY_F2, the bits of halves: first the header, then the elements in any number of pieces. */
+void npy_write_header(struct output *to, enum npy_dtypes type, int dims, const int64_t *shape);
+void npy_write_elements(struct output *to, enum npy_dtypes type, const void *from, int64_t n);
 
 #endif

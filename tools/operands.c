@@ -81,7 +81,7 @@ tril_out out_of(float *data, int64_t tokens, int64_t heads, int64_t dim)
                       .dtype = TRIL_F32};
 }
 
-tril_attention call_of(const struct operands *x, float scale)
+tril_attention call_of(const struct operands *x)
 {
     return (tril_attention){
         .struct_size = sizeof(tril_attention),
@@ -92,7 +92,6 @@ tril_attention call_of(const struct operands *x, float scale)
         .q = tensor_of(x->q.f32, x->queries, x->q_heads, x->qk_dim),
         .k = tensor_of(x->k.f32, x->keys, x->kv_heads, x->qk_dim),
         .v = tensor_of(x->v.f32, x->keys, x->kv_heads, x->v_dim),
-        .scale = scale,
     };
 }
 

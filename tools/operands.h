@@ -20,7 +20,7 @@ tril_tensor tensor_of(const float *data, int64_t tokens, int64_t heads, int64_t 
 tril_out out_of(float *data, int64_t tokens, int64_t heads, int64_t dim);
 
 /* A call on all of it, without a sequence and an output yet. */
-tril_attention call_of(const struct operands *x, float scale);
+tril_attention call_of(const struct operands *x);
 
 /* The workspace that the call needs, with malloc; *bytes its size. Dies where the library refuses the call. */
 void *workspace_for(const tril_attention *call, size_t *bytes);

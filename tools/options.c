@@ -51,6 +51,15 @@ float scale_option(const char *text)
     return x;
 }
 
+float positive_option(const char *option, const char *text)
+{
+    char *end;
+    const float x = strtof(text, &end);
+    if (end == text || *end != '\0' || !isfinite(x) || x <= 0.0f)
+        die("%s '%s': give a finite number above 0, or leave it out", option, text);
+    return x;
+}
+
 void range_option(const char *option, const char *text, int64_t *first, int64_t *end)
 {
     char *colon, *last;

@@ -12,6 +12,7 @@ int next_option(int argc, char **argv, const char *shorts, const struct option *
 /* `text` as a number in the range; `option` names it in the message. */
 int64_t integer_option(const char *option, const char *text, int64_t min, int64_t max);
 float scale_option(const char *text);
+float positive_option(const char *option, const char *text);
 
 /* "A:B" with 0 <= A < B. */
 void range_option(const char *option, const char *text, int64_t *first, int64_t *end);

@@ -14,13 +14,14 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import zlib
 
 WRAPPER = shlex.split(os.environ.get("MESON_EXE_WRAPPER", ""))
 TRIL = WRAPPER + [os.path.abspath(sys.argv[1])]
 DATA = os.path.abspath(sys.argv[2])
 SUPPRESSIONS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lsan.supp")
 os.environ.setdefault("LSAN_OPTIONS", "print_suppressions=0:suppressions=" + SUPPRESSIONS)
-LETTER = {"<f2": "e", "<f4": "f", "<f8": "d"}
+LETTER = {"<f2": "e", "<f4": "f", "<f8": "d", "|u1": "B", "|b1": "?"}
 
 
 def npy(shape, values, descr="<f4", version=1, fortran=False):
@@ -40,7 +41,7 @@ def read_npy(path):
     begin = 10 + struct.unpack("<H", data[8:10])[0]
     assert begin % 64 == 0
     header = ast.literal_eval(data[10:begin].decode())
-    assert header["descr"] in ("<f4", "<f8") and header["fortran_order"] is False
+    assert header["descr"] in ("<f2", "<f4", "<f8") and header["fortran_order"] is False
     count = math.prod(header["shape"])
     return header["shape"], struct.unpack("<%d%s" % (count, LETTER[header["descr"]]), data[begin:])
 
@@ -50,7 +51,17 @@ def normal(shape, seed):
     return [struct.unpack("<e", struct.pack("<e", draw.gauss(0, 1)))[0] for _ in range(math.prod(shape))]
 
 
-def weights_of(q, k, q_shape, k_shape, scale=None):
+def sees(i, j, tokens, keys, window=None, sink_tokens=0, prefix=0, tree=None):
+    """Whether query i of the last `tokens` tokens of `keys` sees key j."""
+    before = keys - tokens
+    p = before + i
+    if p < prefix and j < prefix:
+        return True
+    allowed = tree[i][j - before] if tree is not None and j >= before else j <= p
+    return bool(allowed) and (window is None or j > p - window or j < sink_tokens)
+
+
+def weights_of(q, k, q_shape, k_shape, scale=None, softcap=None, slopes=None, sinks=None, **mask):
     """A as the definition says, [head][query][key]."""
     (tokens, heads, dim), (keys, kv_heads, _) = q_shape, k_shape
     scale = 1 / math.sqrt(dim) if scale is None else scale
@@ -59,14 +70,46 @@ def weights_of(q, k, q_shape, k_shape, scale=None):
         matrix = []
         for i in range(tokens):
             row_q = q[(i * heads + h) * dim:][:dim]
-            scores = []
-            for j in range(keys - tokens + i + 1):
+            scores = {}
+            for j in range(keys):
+                if not sees(i, j, tokens, keys, **mask):
+                    continue
                 row_k = k[(j * kv_heads + h // (heads // kv_heads)) * dim:][:dim]
-                scores.append(scale * sum(x * y for x, y in zip(row_q, row_k)))
-            e = [math.exp(s - max(scores)) for s in scores]
-            matrix.append([x / sum(e) for x in e] + [0.0] * (tokens - 1 - i))
+                score = scale * sum(x * y for x, y in zip(row_q, row_k))
+                if softcap is not None:
+                    score = softcap * math.tanh(score / softcap)
+                scores[j] = score + (slopes[h] * (j - (keys - tokens + i)) if slopes else 0)
+            whole = sum(math.exp(s) for s in scores.values()) + (math.exp(sinks[h]) if sinks else 0)
+            matrix.append([math.exp(scores[j]) / whole if j in scores else 0.0 for j in range(keys)])
         result.append(matrix)
     return result
+
+
+def coloured(png):
+    """How many pixels of an RGB picture are not grey."""
+    at, data = 8, b""
+    while at < len(png):
+        length, kind = struct.unpack(">I4s", png[at:at + 8])
+        if kind == b"IHDR":
+            width, height, depth, colours = struct.unpack(">IIBB", png[at + 8:at + 18])
+            assert (depth, colours) == (8, 2)
+        if kind == b"IDAT":
+            data += png[at + 8:at + 8 + length]
+        at += 12 + length
+    data, above, count = zlib.decompress(data), bytearray(3 * width), 0
+    for y in range(height):
+        filtering, row = data[y * (3 * width + 1)], bytearray(data[y * (3 * width + 1) + 1:][:3 * width])
+        for x in range(3 * width):
+            left, up, corner = (row[x - 3], above[x], above[x - 3]) if x >= 3 else (0, above[x], 0)
+            paeth = min((left, up, corner), key=lambda p: abs(left + up - corner - p))
+            row[x] = row[x] + (0, left, up, (left + up) // 2, paeth)[filtering] & 255
+        count += sum(row[x] != row[x + 1] or row[x] != row[x + 2] for x in range(0, 3 * width, 3))
+        above = row
+    return count
+
+
+TREE = [[1, 0, 0, 1], [1, 1, 0, 0], [1, 0, 1, 0], [1, 1, 0, 1]]  # of four tokens; the first sees the last
+TREE_OF_SIX = [[int(t == i or (t < i and (i + t) % 3 != 0)) for t in range(6)] for i in range(6)]
 
 
 class Tool(unittest.TestCase):
@@ -135,6 +178,134 @@ class Works(Tool):
         self.good(*self.ATTEND, "--scale", "-0.75")
         _, got = read_npy(os.path.join(self.dir, "o.npy"))
         self.near(got, self.out_of(weights_of(self.q, self.k, self.q_shape, self.k_shape, -0.75)))
+
+    SLOPES, SINKS = [0.5, 0.25, -0.125, 0.0], [1.0, -2.0, -math.inf, 0.5]
+
+    def write_options(self):
+        self.write("slopes.npy", npy((4,), self.SLOPES))
+        self.write("sinks.npy", npy((4,), self.SINKS, "<f2"))
+        self.write("tree.npy", npy((6, 6), sum(TREE_OF_SIX, []), "|u1"))
+
+    OPTIONS = [
+        (["--window", "2"], dict(window=2)),
+        (["--window", "1"], dict(window=1)),
+        (["--window", "2147483647"], dict(window=2147483647)),
+        (["--window", "2", "--sink-tokens", "2"], dict(window=2, sink_tokens=2)),
+        (["--softcap", "0.75"], dict(softcap=0.75)),
+        (["--softcap", "0.75", "--scale", "-2"], dict(softcap=0.75, scale=-2)),
+        (["--alibi", "slopes.npy"], dict(slopes=SLOPES)),
+        (["--alibi", "auto"], dict(slopes=[2 ** -2, 2 ** -4, 2 ** -6, 2 ** -8])),
+        (["--sink-logits", "sinks.npy"], dict(sinks=SINKS)),
+        (["--prefix", "4"], dict(prefix=4)),
+        (["--prefix", "6"], dict(prefix=6)),
+        (["--tree", "tree.npy"], dict(tree=TREE_OF_SIX)),
+        (["--window", "2", "--sink-tokens", "1", "--softcap", "3", "--alibi", "slopes.npy", "--sink-logits",
+          "sinks.npy", "--prefix", "3", "--tree", "tree.npy"],
+         dict(window=2, sink_tokens=1, softcap=3, slopes=SLOPES, sinks=SINKS, prefix=3, tree=TREE_OF_SIX)),
+    ]
+
+    def test_masks_and_score_options(self):
+        self.write_options()
+        for options, wanted in self.OPTIONS:
+            with self.subTest(options=options):
+                a = weights_of(self.q, self.k, self.q_shape, self.k_shape, **wanted)
+                self.good(*self.WEIGHTS, "-o", "a.npy", *options)
+                shape, got = read_npy(os.path.join(self.dir, "a.npy"))
+                self.assertEqual(shape, (4, 6, 6))
+                self.near(got, [x for matrix in a for row in matrix for x in row])
+                mask = {name: wanted[name] for name in ("window", "sink_tokens", "prefix", "tree") if name in wanted}
+                for at, x in enumerate(got):  # +0 to the bit, and nowhere else
+                    self.assertEqual(x == 0 and math.copysign(1, x) > 0, not sees(at // 6 % 6, at % 6, 6, 6, **mask))
+                self.good(*self.ATTEND, *options)
+                self.near(read_npy(os.path.join(self.dir, "o.npy"))[1], self.out_of(a))
+
+    def test_masks_with_fewer_queries_than_keys(self):
+        self.write("q.npy", npy((4, 4, 8), self.q[2 * 4 * 8:]))
+        for descr in ("|u1", "|b1", "<f4"):
+            self.write("tree.npy", npy((4, 4), sum(TREE, []), descr))
+            for options, wanted in ((["--tree", "tree.npy"], dict(tree=TREE)),
+                                    (["--tree", "tree.npy", "--window", "3", "--prefix", "4"],
+                                     dict(tree=TREE, window=3, prefix=4)),
+                                    (["--prefix", "5"], dict(prefix=5)), (["--alibi", "auto"], dict(slopes=[
+                                        2 ** -2, 2 ** -4, 2 ** -6, 2 ** -8]))):
+                a = weights_of(self.q[2 * 4 * 8:], self.k, (4, 4, 8), self.k_shape, **wanted)
+                self.good(*self.WEIGHTS, "-o", "a.npy", *options)
+                self.near(read_npy(os.path.join(self.dir, "a.npy"))[1], [x for m in a for row in m for x in row])
+                self.good(*self.ATTEND, *options)
+                self.near(read_npy(os.path.join(self.dir, "o.npy"))[1], self.out_of(a))
+
+    def test_alibi_of_heads_that_are_no_power_of_two(self):
+        """Through a row of two keys with equal scores: the ratio of its weights is e^slope."""
+        for heads in (1, 3, 6, 12, 112):
+            self.write("q.npy", npy((1, heads, 1), [0.0] * heads))
+            self.write("k.npy", npy((2, heads, 1), [0.0] * 2 * heads))
+            power = 2 ** (heads.bit_length() - 1)
+            slopes = [2 ** (-8 * (h + 1) / power) for h in range(power)]
+            slopes += [2 ** (-8 * h / (2 * power)) for h in range(1, 2 * power, 2)][:heads - power]
+            self.good(*self.WEIGHTS, "-o", "a.npy", "--alibi", "auto")
+            _, a = read_npy(os.path.join(self.dir, "a.npy"))
+            self.near([math.log(a[2 * h + 1] / a[2 * h]) for h in range(heads)], slopes, 1e-6)
+
+    def test_packed_and_masked(self):
+        """A row has columns up to the last key that it may see: its own, the prefix' last, or with a tree the last."""
+        self.write_options()
+        for options, columns in ((["--window", "2"], [1, 2, 3, 4, 5, 6]), (["--prefix", "4"], [4, 4, 4, 4, 5, 6]),
+                                 (["--tree", "tree.npy"], [6] * 6), (["--tree", "tree.npy", "--prefix", "2"], [6] * 6)):
+            self.good(*self.WEIGHTS, "-o", "a.npy", *options)
+            self.good(*self.WEIGHTS, "-o", "p.npy", "--packed", *options)
+            _, dense = read_npy(os.path.join(self.dir, "a.npy"))
+            shape, packed = read_npy(os.path.join(self.dir, "p.npy"))
+            self.assertEqual(shape, (4, sum(columns)))
+            self.assertEqual(packed, tuple(dense[(h * 6 + i) * 6 + j] for h in range(4) for i in range(6)
+                                           for j in range(columns[i])))
+
+    def test_many_pieces_with_a_prefix(self):
+        """A prefix longer than a piece stays in one, and what comes after it does not notice."""
+        n, prefix = 450, 300
+        q, k, v = normal((n, 1, 4), 4), normal((n, 1, 4), 5), normal((n, 1, 3), 6)
+        for name, shape, values in (("q", (n, 1, 4), q), ("k", (n, 1, 4), k), ("v", (n, 1, 3), v)):
+            self.write(name + ".npy", npy(shape, values))
+        options = ["--prefix", str(prefix), "--window", "100", "--sink-tokens", "3"]
+        self.good(*self.ATTEND, *options)
+        _, o = read_npy(os.path.join(self.dir, "o.npy"))
+        self.good(*self.WEIGHTS, "-o", "a.npy", *options)
+        _, a = read_npy(os.path.join(self.dir, "a.npy"))
+        self.good(*self.WEIGHTS, "-o", "p.npy", "--packed", *options)
+        _, packed = read_npy(os.path.join(self.dir, "p.npy"))
+        at = 0
+        for i in range(n):
+            row, columns = a[i * n:][:n], max(prefix, i + 1) if i < prefix else i + 1
+            self.assertEqual([x > 0 for x in row], [sees(i, j, n, n, 100, 3, prefix) for j in range(n)])
+            self.assertEqual(packed[at:at + columns], row[:columns])
+            at += columns
+            self.near(o[i * 3:][:3], [sum(x * y for x, y in zip(row, v[d::3])) for d in range(3)])
+
+    def test_column_sums(self):
+        self.write_options()
+        for options in ([], ["--window", "2", "--sink-logits", "sinks.npy"], ["--tree", "tree.npy"]):
+            self.good(*self.WEIGHTS, "-o", "a.npy", *options)
+            _, a = read_npy(os.path.join(self.dir, "a.npy"))
+            for last in (None, 1, 2, 5, 6, 7):
+                rows = range(6 - min(last or 6, 6), 6)
+                self.good(*self.WEIGHTS, "-o", "s.npy", "--column-sums", *options,
+                          *(["--last-rows", str(last)] if last else []))
+                shape, sums = read_npy(os.path.join(self.dir, "s.npy"))
+                self.assertEqual(shape, (4, 6))
+                self.near(sums, [sum(a[(h * 6 + i) * 6 + j] for i in rows) for h in range(4) for j in range(6)], 1e-6)
+        self.write("q.npy", npy((0, 4, 8), []))
+        self.good(*self.WEIGHTS, "-o", "s.npy", "--column-sums")
+        self.assertEqual(read_npy(os.path.join(self.dir, "s.npy")), ((4, 6), (0.0,) * 24))
+
+    def test_weights_in_float16(self):
+        for more in ([], ["--packed"], ["--window", "3"]):
+            self.good(*self.WEIGHTS, "-o", "a.npy", *more)
+            self.good(*self.WEIGHTS, "-o", "h.npy", "--dtype", "f16", *more)
+            shape, wide = read_npy(os.path.join(self.dir, "a.npy"))
+            self.assertIn(b"'<f2'", self.read("h.npy"))
+            self.assertEqual(read_npy(os.path.join(self.dir, "h.npy")),
+                             (shape, tuple(struct.unpack("<e", struct.pack("<e", x))[0] for x in wide)))
+            self.good(*self.WEIGHTS, "-o", "f.npy", "--dtype", "f32", *more)
+            self.assertEqual(self.read("f.npy"), self.read("a.npy"))
 
     def test_float16_is_converted_exactly(self):
         self.good(*self.ATTEND)
@@ -250,6 +421,29 @@ class Works(Tool):
         self.png_size("p.png")
         self.assertEqual(read_npy(os.path.join(self.dir, "a.npy"))[0], (4, 1, 6))
 
+    def test_pictures_of_masks(self):
+        self.write_options()
+        plain, seen, cells = None, set(), None
+        for more in ([], ["--window", "2"], ["--window", "2", "--sink-tokens", "1"], ["--prefix", "3"],
+                     ["--tree", "tree.npy"], ["--prefix", "6", "--range", "0:4"],
+                     ["--tree", "tree.npy", "--range", "1:4"], ["--column-sums", "-o", "s.npy"]):
+            self.good(*self.WEIGHTS, "--png", "p.png", *more)
+            self.png_size("p.png")
+            seen.add(self.read("p.png"))
+            plain = plain or self.read("p.png")
+        for more in ([], ["--window", "1"], ["--window", "2", "--sink-tokens", "1"], ["--prefix", "4"],
+                     ["--tree", "tree.npy"]):  # a cell has colour where it is seen, and nowhere else
+            self.good(*self.WEIGHTS, "--png", "c.png", "-o", "a.npy", *more)
+            now = sum(x > 0 for x in read_npy(os.path.join(self.dir, "a.npy"))[1][:36]), coloured(self.read("c.png"))
+            cells = cells or now
+            self.assertEqual(now[1] - cells[1], 26 * 26 * (now[0] - cells[0]), more)
+        self.assertEqual(len(seen), 7)
+        self.assertEqual(self.read("p.png"), plain)  # column sums leave the picture alone
+        self.write("q.npy", npy((4, 4, 8), self.q[2 * 4 * 8:]))
+        self.write("tree.npy", npy((4, 4), sum(TREE, []), "|b1"))
+        self.good(*self.WEIGHTS, "--png", "p.png", "--tree", "tree.npy", "--prefix", "5", "--sink-logits", "sinks.npy",
+                  "--alibi", "auto", "--softcap", "20")
+
     def test_every_tier_gives_the_same_file(self):
         tiers = [line.split()[-2] for line in self.good("info").splitlines() if line.endswith(" usable")]
         self.assertIn("scalar", tiers)
@@ -291,6 +485,24 @@ class Works(Tool):
             forms[tuple(fields[:4])] = int(counts[0]), tuple(map(float, fields[-2:]))
         return forms
 
+    MIXTURES = ("window, sink tokens", "softcap, ALiBi", "sink logits", "prefix", "tree", "all of them", "some of them",
+                "none of them")
+
+    def mixtures_of(self, text):
+        """The table's lines for masks and score options: how many cases, and the worst error."""
+        mixtures = {}
+        for line in text[text.index("Masks and score options"):].splitlines():
+            name, fields = line[:21].rstrip(), line[21:].split()
+            if name not in self.MIXTURES:
+                continue
+            *counts, usual, wide = fields
+            n = counts[0]
+            panels = counts[2].split("/")
+            self.assertEqual(panels[0], panels[-1], line)
+            self.assertEqual((counts[:2], counts[3:], usual), ([n, n], [n] * (len(counts) - 3), "-"), line)
+            mixtures[name] = int(n), float(wide)
+        return mixtures
+
     def test_verify(self):
         text = self.good("verify", "--seed", "7", "--cases", "20")
         self.assertEqual(text, self.good("verify", "--seed", "7", "--cases", "20"))
@@ -309,6 +521,10 @@ class Works(Tool):
             self.assertIn(stored, [name[:2] for name in forms])
         self.assertIn(("F32", "F32", "F16", "F16"), forms)
         self.assertIn(("BF16", "BF16", "BF16", "BF16"), forms)
+        mixtures = self.mixtures_of(text)
+        self.assertEqual(tuple(mixtures), self.MIXTURES)
+        self.assertEqual([cases for cases, _ in mixtures.values()], [3, 3, 3, 3, 2, 2, 2, 2])
+        self.assertTrue(0 < max(wide for _, wide in mixtures.values()) < 1)
         self.assertIn("scalar", self.good("verify", "--seed", "7", "--first", "3", "--cases", "2", "--isa", "scalar"))
 
     def test_verify_by_a_team(self):
@@ -317,6 +533,7 @@ class Works(Tool):
         self.assertRegex(text, r"(?m)^tier +cases +rows +panels +pages +team +within bound +usual +wide$")
         self.assertRegex(text, r"(?m)^scalar +12 +12 +12 +12 +12 +12 +0\.\d{3} +0\.\d{3}$")
         self.assertEqual(sum(cases for cases, _ in self.forms_of(text).values()), 12)
+        self.assertEqual(sum(cases for cases, _ in self.mixtures_of(text).values()), 12)
         self.assertEqual(self.good("verify", "--seed", "7", "--cases", "3"),
                          self.good("verify", "--seed", "7", "--cases", "3", "--threads", "1"))
         self.good("verify", "--seed", "7", "--cases", "1", "--threads", "256", "--isa", "scalar")
@@ -412,6 +629,76 @@ class Refuses(Tool):
         self.bad("verify", "--seed", "-1", says="--seed")
         for threads in ("0", "-1", "257", "x", "", "2x"):
             self.bad("verify", "--threads", threads, says="--threads")
+
+    def test_masks_and_score_options(self):
+        weights = self.WEIGHTS + ("-o", "a.npy", "--png", "p.png")
+        for option in ("--window", "--sink-tokens", "--prefix"):
+            for number in ("0", "-1", "x", "", "2x", "1.5", "2147483648"):
+                for command in (self.ATTEND, weights):
+                    self.bad(*command, option, number, says=[option, "1 to 2147483647"])
+        for cap in ("0", "-1", "nan", "inf", "x", "", "1e99"):
+            self.bad(*weights, "--softcap", cap, says=["--softcap", "finite number above 0"])
+        self.bad(*weights, "--softcap", "3e38", says=["--softcap 3e+38", "too large"])
+        self.bad(*weights, "--softcap", "1e-39", "--scale", "2", says=["--softcap 1e-39", "too small for a scale of 2"])
+        self.bad(*self.ATTEND, "--scale", "3e38", says=["--scale 3e+38", "2.3e38"])
+        self.bad(*self.ATTEND, "--sink-tokens", "2", says=["--sink-tokens", "give --window"])
+        self.bad(*self.ATTEND, "--prefix", "7", says=["--prefix 7", "k.npy has 6 tokens"])
+        for option in ("--window", "--sink-tokens", "--softcap", "--alibi", "--sink-logits", "--prefix", "--tree"):
+            self.bad(*weights, option, says="'%s' needs an argument" % option)
+            self.bad("verify", option, "1", says="unknown option '%s'" % option)
+        self.write("tree.npy", npy((6, 6), sum(TREE_OF_SIX, []), "|u1"))
+        self.bad(*self.ATTEND[:-1], os.path.join("nowhere", "o.npy"), "--tree", "tree.npy", says="nowhere/o.npy")
+
+    def test_files_of_heads(self):
+        for option in ("--alibi", "--sink-logits"):
+            self.bad(*self.ATTEND, option, "nowhere.npy", says=["nowhere.npy", "No such file"])
+            for shape in ((), (2, 2), (4, 1)):
+                self.write("h.npy", npy(shape, [1.0] * math.prod(shape)))
+                self.bad(*self.ATTEND, option, "h.npy", says=["h.npy: shape", "give 1: [query head]"])
+            for n in (0, 2, 3, 5):
+                self.write("h.npy", npy((n,), [1.0] * n))
+                self.bad(*self.ATTEND, option, "h.npy", says=["h.npy: %d elements" % n, "q.npy has 4 heads"])
+            self.write("h.npy", npy((4,), [1] * 4, "|u1"))
+            self.bad(*self.ATTEND, option, "h.npy", says=["h.npy: dtype '|u1'", "give '<f4' or '<f2'"])
+            for x in (math.nan, math.inf, 3e38, -3e38):
+                self.write("h.npy", npy((4,), [1.0, 2.0, x, 3.0]))
+                self.bad(*self.WEIGHTS, "-o", "a.npy", option, "h.npy", says=["h.npy: element 2 is", "2.3e38"])
+        self.write("h.npy", npy((4,), [-math.inf] * 4))
+        self.bad(*self.ATTEND, "--alibi", "h.npy", says=["h.npy: element 0 is -inf", "2.3e38"])
+        self.good(*self.ATTEND, "--sink-logits", "h.npy")
+
+    def test_trees(self):
+        tree = self.ATTEND + ("--tree", "tree.npy")
+        self.bad(*tree, says=["tree.npy", "No such file"])
+        self.write("tree.npy", npy((36,), [1] * 36, "|u1"))
+        self.bad(*tree, says=["tree.npy: shape (36,)", "[query][query]"])
+        for shape in ((5, 5), (6, 5), (5, 6), (7, 7), (0, 6)):
+            self.write("tree.npy", npy(shape, [1] * math.prod(shape), "|u1"))
+            self.bad(*tree, says=["tree.npy: shape (%d, %d)" % shape, "q.npy has 6 tokens", "give (6, 6)"])
+        for descr in ("<f2", "<f8", "<i4", "|i1"):
+            self.write("tree.npy", npy((6, 6), [1] * 36, "|u1").replace(b"|u1", descr.encode()))
+            self.bad(*tree, says=["tree.npy: dtype '%s'" % descr, "'|b1', '|u1' or '<f4'"])
+        for x, descr, shown in ((2, "|u1", "2"), (255, "|u1", "255"), (0.5, "<f4", "0.5"), (math.nan, "<f4", "nan"),
+                                (-1.0, "<f4", "-1")):
+            self.write("tree.npy", npy((6, 6), [1] * 15 + [x] + [0] * 20, descr))
+            self.bad(*tree, says=["tree.npy: element (2, 3) is %s;" % shown, "give 0 or 1"])
+        self.write("q.npy", npy(self.q_shape, [1] * 192, "|u1"))
+        self.bad(*self.ATTEND, says=["q.npy: dtype '|u1' is not supported; give '<f4' or '<f2'"])
+
+    def test_forms_of_weights(self):
+        file, picture = self.WEIGHTS + ("-o", "a.npy"), self.WEIGHTS + ("--png", "p.png")
+        self.bad(*file, "--dtype", "bf16", says=["--dtype bf16", "no such type", "f32 or f16"])
+        for name in ("", "F16", "f64", "i8"):
+            self.bad(*file, "--dtype", name, says=["--dtype '%s'" % name, "give f32 or f16"])
+        self.bad(*picture, "--dtype", "f16", says=["--dtype", "give -o"])
+        self.bad(*picture, "--column-sums", says=["--column-sums", "give -o"])
+        self.bad(*file, "--column-sums", "--packed", says=["--packed", "leave it out"])
+        self.bad(*file, "--column-sums", "--dtype", "f16", says=["--dtype f16", "column sums are f32"])
+        self.bad(*file, "--last-rows", "2", says=["--last-rows", "give --column-sums"])
+        for number in ("0", "-1", "x", "1.5"):
+            self.bad(*file, "--column-sums", "--last-rows", number, says=["--last-rows", "1 to 2147483647"])
+        self.bad(*self.ATTEND, "--dtype", "f16", says="unknown option '--dtype'")
+        self.bad(*self.ATTEND, "--column-sums", says="unknown option '--column-sums'")
 
     def test_missing_files(self):
         for name in ("q", "k", "v"):
