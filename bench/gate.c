@@ -121,13 +121,14 @@ static int sample_counts(const struct gate_sample *s, const struct gate_contende
     return s->quiet >= QUIET * best_probe[c->peak] && s->share >= UNDISTURBED;
 }
 
-/* Sets own[] and `counted` to how many samples count; with `keep` drops the others. */
-static void verdict(struct gate *gate, const struct gate_contender *contenders, int n, int each, int keep)
+/* Sets own[] and `counted` to how many samples count, only in rounds in which those of the first `together` contenders
+ * all do; with `keep` drops the others. */
+static void verdict(struct gate *gate, const struct gate_contender *contenders, int n, int together, int keep)
 {
     int count[GATE_ROUNDS];
     for (int r = 0; r < gate->rounds; r++) {
         count[r] = 1;
-        for (int i = 0; i < n && !each; i++)
+        for (int i = 0; i < together; i++)
             count[r] &= sample_counts(&gate->sample[i][r], &contenders[i]);
     }
     gate->counted = gate->rounds;
@@ -144,7 +145,7 @@ static void verdict(struct gate *gate, const struct gate_contender *contenders, 
 }
 
 static void measure(struct gate *gate, const struct gate_team *team, const struct gate_contender *contenders, int n,
-                    int wanted, double seconds, int each)
+                    int wanted, double seconds, int together)
 {
     long calls[GATE_CONTENDERS];
     for (int i = 0; i < n; i++)
@@ -161,23 +162,28 @@ static void measure(struct gate *gate, const struct gate_team *team, const struc
             s->round = gate->rounds;
         }
         gate->rounds++;
-        verdict(gate, contenders, n, each, 0);
+        verdict(gate, contenders, n, together, 0);
     } while (gate->rounds < GATE_ROUNDS && gate->counted < wanted && probe_seconds() - begin < seconds);
-    verdict(gate, contenders, n, each, 1);
+    verdict(gate, contenders, n, together, 1);
 }
 
 void gate_measure(struct gate *gate, const struct gate_contender *contenders, int n, int wanted, double seconds)
 {
-    measure(gate, NULL, contenders, n, wanted, seconds, 0);
+    measure(gate, NULL, contenders, n, wanted, seconds, n);
 }
 
 void gate_measure_team(struct gate *gate, const struct gate_team *team, const struct gate_contender *contenders, int n,
                        int wanted, double seconds)
 {
-    measure(gate, team, contenders, n, wanted, seconds, 0);
+    measure(gate, team, contenders, n, wanted, seconds, n);
 }
 
 void gate_measure_each(struct gate *gate, const struct gate_contender *contenders, int n, int wanted, double seconds)
+{
+    measure(gate, NULL, contenders, n, wanted, seconds, 0);
+}
+
+void gate_measure_beside(struct gate *gate, const struct gate_contender *contenders, int n, int wanted, double seconds)
 {
     measure(gate, NULL, contenders, n, wanted, seconds, 1);
 }

@@ -65,6 +65,10 @@ void gate_measure_team(struct gate *gate, const struct gate_team *team, const st
  * their `round`. */
 void gate_measure_each(struct gate *gate, const struct gate_contender *contenders, int n, int wanted, double seconds);
 
+/* The same for contenders that are all compared with the first: for each of the others a round counts only if it does
+ * for the first as well. */
+void gate_measure_beside(struct gate *gate, const struct gate_contender *contenders, int n, int wanted, double seconds);
+
 /* The best probe of that kind so far, GFLOP/s; the first call looks for it for 20 ms. 0 where there is none. */
 double gate_best_probe(enum probe_kind kind);
 

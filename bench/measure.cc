@@ -71,6 +71,11 @@ void each_alone(const std::vector<gate_contender> &contenders, int wanted, doubl
     gate_measure_each(&measured, contenders.data(), int(contenders.size()), wanted, seconds);
 }
 
+void beside_first(const std::vector<gate_contender> &contenders, int wanted, double seconds)
+{
+    gate_measure_beside(&measured, contenders.data(), int(contenders.size()), wanted, seconds);
+}
+
 bool measure(benchmark::State &state, const std::vector<gate_contender> &contenders, const Rounds &rounds)
 {
     constexpr int wanted = 15;

@@ -21,6 +21,7 @@ extern gate measured; // what the last rounds gave
 using Rounds = std::function<void(const std::vector<gate_contender> &, int wanted, double seconds)>;
 void plainly(const std::vector<gate_contender> &contenders, int wanted, double seconds);
 void each_alone(const std::vector<gate_contender> &contenders, int wanted, double seconds);
+void beside_first(const std::vector<gate_contender> &contenders, int wanted, double seconds);
 
 // Runs the rounds. False, and the reason in `state`, if there is no figure to give.
 bool measure(benchmark::State &state, const std::vector<gate_contender> &contenders, const Rounds &rounds = plainly);

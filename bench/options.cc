@@ -76,13 +76,6 @@ const std::vector<Contest> contests = {
     {drafts, 2, {tree}},
 };
 
-// How much longer a call takes than plain attention, over `share`; no counter where no round counts for both of them.
-void count_longer(benchmark::State &state, const std::string &name, int call, double share = 1)
-{
-    const double ratio = longer(call, 0);
-    if (ratio > 0) state.counters[name] = ratio / share;
-}
-
 // Whether this library does it.
 template <class F> bool takes(const char *tier, F ask)
 {
@@ -100,10 +93,10 @@ void compare_options(benchmark::State &state, const char *tier, const Contest &c
     turns.add("plain", x);
     for (const Option &option : contest.options)
         option.ask(turns.add(option.name, x, 0, option.result), arrays);
-    if (!turns.run(state, each_alone)) return;
+    if (!turns.run(state, beside_first)) return;
     state.counters["plain"] = of_peak(0, contest.shape.attend_flops()).median;
     for (int i = 1; i <= int(contest.options.size()); i++)
-        count_longer(state, turns.name(i) + "_of_plain", i);
+        state.counters[turns.name(i) + "_of_plain"] = longer(i, 0);
 }
 
 void ask_window(TierCall &c, int64_t window, int64_t sinks_before)
@@ -128,13 +121,13 @@ void compare_window(benchmark::State &state, const char *tier, const Shape &shap
     turns.add("plain", x);
     ask_window(turns.add("window", x, 0, Result::other), prompt_window, 0);
     ask_window(turns.add("sinks", x, 0, Result::other), prompt_window, sink_tokens);
-    if (!turns.run(state, each_alone)) return;
+    if (!turns.run(state, beside_first)) return;
     state.counters["plain"] = of_peak(0, shape.attend_flops()).median;
     for (int i : {1, 2}) {
         const std::string before = i == 1 ? "" : "sinks_";
         const double share = share_of_triangle(shape.keys, prompt_window, i == 1 ? 0 : sink_tokens);
         state.counters[before + "share"] = share;
-        count_longer(state, before + "time_over_share", i, share);
+        state.counters[before + "time_over_share"] = longer(i, 0) / share;
     }
 }
 
@@ -148,7 +141,7 @@ void compare_window_of_token(benchmark::State &state, const char *tier, const Sh
     plain.seqs[0].kv_len = token_window;
     plain.seqs[0].kv_first = shape.keys - token_window;
     ask_window(turns.add("window", x, 0, Result::same), token_window, 0);
-    if (turns.run(state, each_alone)) count_longer(state, "window_of_plain", 1);
+    if (turns.run(state, beside_first)) state.counters["window_of_plain"] = longer(1, 0);
 }
 
 } // namespace
