@@ -618,6 +618,13 @@ static float random_slope(struct rng *rng, bool odd)
     return rng_one_in(rng, 3) ? rng_of(rng, sizes) : 0.1f * rng_normal(rng);
 }
 
+/* Up to some query, most of the time, or anywhere. */
+static int64_t random_prefix(struct rng *rng, const tril_seq *seq)
+{
+    const int64_t before = seq->kv_len < seq->q_len ? 0 : seq->kv_len - seq->q_len;
+    return rng_one_in(rng, 3) ? rng_below(rng, seq->kv_len + 1) : before + rng_below(rng, seq->kv_len - before + 1);
+}
+
 /* One query's row: nothing, everything, what is causal, or any bits, few or many of them, also of later tokens. */
 static void random_tree_row(struct rng *rng, int64_t query, int64_t queries, uint64_t *row)
 {
@@ -656,7 +663,7 @@ void problem_options(struct problem *p, struct rng *rng, unsigned which)
     }
     if ((which & TREE) != 0) random_tree(p, rng);
     for (int s = 0; s < p->n_seqs; s++)
-        p->seqs[s].prefix = (which & PREFIX) != 0 ? rng_below(rng, p->seqs[s].kv_len + 1) : 0;
+        p->seqs[s].prefix = (which & PREFIX) != 0 ? random_prefix(rng, &p->seqs[s]) : 0;
 }
 
 void problem_options_random(struct problem *p, struct rng *rng, unsigned among)
@@ -908,18 +915,18 @@ static bool extent_of(const tril_seq *seq, bool keys, int64_t *source, int64_t *
     return seq->q_len > 0 && *n > 0;
 }
 
-/* Whether the keys of a sequence's page take part, and where poisoned, one of them is in some query's window, whatever
- * a tree says. */
+/* Whether keys of a sequence's page take part, and where poisoned, one of the page's is in some query's window,
+ * whatever a tree says. */
 static bool page_used(const struct problem *p, const tril_seq *seq, const struct placing *placing, int64_t page)
 {
     struct problem treeless = *p;
     treeless.tree = NULL;
     const int64_t first = page * placing->page, next = first + placing->page;
-    const int64_t end = next < range_end(seq) ? next : range_end(seq);
-    for (int64_t j = first < seq->key_begin ? seq->key_begin : first; j < end; j++) {
-        if (!placing->poisoned || seen(&treeless, seq, j)) return true;
-    }
-    return false;
+    if (next <= seq->key_begin || first >= range_end(seq)) return false;
+    bool used = !placing->poisoned;
+    for (int64_t j = first; j < next && j < seq->kv_len && !used; j++)
+        used = seen(&treeless, seq, j);
+    return used;
 }
 
 /* Pages in no order, out of a pool that is somewhat larger. The last of the pool is some sequence's last, so that the

@@ -320,12 +320,43 @@ static bool as_scalar(const struct problem *p, struct rng *rng, const char *more
     return true;
 }
 
+static const unsigned options[] = {SOFTCAP, WINDOW, WINDOW | SINK_TOKENS, SINK_LOGITS, ALIBI, TREE, PREFIX};
+
 /* The options of a case: each on its own in turn, then any of them together. */
 static unsigned options_of(int index, struct rng *rng, unsigned among)
 {
-    static const unsigned alone[] = {SOFTCAP, WINDOW, WINDOW | SINK_TOKENS, SINK_LOGITS, ALIBI, TREE, PREFIX};
     const unsigned any = (unsigned)rng_next(rng);
-    return (index / COUNT(alone) % 2 == 0 ? alone[index % COUNT(alone)] : any) & among;
+    return (index / COUNT(options) % 2 == 0 ? options[index % COUNT(options)] : any) & among;
+}
+
+/* Each option with each, all of them where the queries are: windows end, prefixes begin to matter, trees have bits. */
+static bool pairs_of_options(const struct tiers *tiers)
+{
+    struct worst worst = {0.0, 0.0, 0.0, 0.0};
+    struct rng rng;
+    for (int i = 0; i < COUNT(options) * COUNT(options); i++) {
+        const unsigned which = options[i / COUNT(options)] | options[i % COUNT(options)];
+        if (!table_case_begin(i, &rng)) continue;
+        const int kv_heads = 1 + (int)rng_below(&rng, 2);
+        struct problem *p =
+            problem_new(kv_heads * (1 + i % 3), kv_heads, 1 + (int)rng_below(&rng, 12), 1 + (int)rng_below(&rng, 12));
+        problem_seq(p, 0, 50 + rng_below(&rng, 40), 0, 90 + rng_below(&rng, 20));
+        problem_seq(p, 1, 20 + rng_below(&rng, 20), 2, 240 + rng_below(&rng, 60));
+        if ((which & TREE) == 0) problem_seq(p, 0, 12, 0, 5 + rng_below(&rng, 5)); /* some before position 0 */
+        problem_fill(p, &rng, NORMAL);
+        problem_options(p, &rng, which);
+        if (p->window > 0) p->window = 2 + rng_below(&rng, 30);
+        if (p->sink_tokens > 0) p->sink_tokens = 1 + rng_below(&rng, 40);
+        for (int s = 0; s < p->n_seqs && (which & PREFIX) != 0; s++) {
+            const tril_seq *seq = &p->seqs[s];
+            const int64_t queries = seq->q_len < seq->kv_len ? seq->q_len : seq->kv_len;
+            p->seqs[s].prefix = seq->kv_len - 1 - rng_below(&rng, queries - 1);
+        }
+        const bool ok = in_bound(p, p, "two options", tiers, &worst) && as_scalar(p, &rng, "two options", tiers);
+        problem_free(p);
+        if (!ok) return false;
+    }
+    return report("pairs of options", &worst);
 }
 
 static bool random_options(const struct tiers *tiers)
@@ -987,6 +1018,7 @@ static bool forms(const struct tiers *tiers)
 }
 
 static const struct check checks[] = {
+    {"pairs_of_options", pairs_of_options},
     {"random_options", random_options},
     {"odd_options", odd_options},
     {"long_windows", long_windows},

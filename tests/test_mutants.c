@@ -12,10 +12,11 @@
 #include "support.h"
 
 extern const struct suite suite_bits, suite_special, suite_memory, suite_convert, suite_exp2, suite_properties,
-    suite_merge, suite_team;
+    suite_merge, suite_team, suite_masks;
 /* The cheapest first: most mutants die at once. */
-static const struct suite *const suites[] = {&suite_merge,   &suite_team, &suite_convert,    &suite_memory,
-                                             &suite_special, &suite_exp2, &suite_properties, &suite_bits};
+static const struct suite *const suites[] = {&suite_merge,      &suite_team,    &suite_convert,
+                                             &suite_memory,     &suite_special, &suite_exp2,
+                                             &suite_properties, &suite_masks,   &suite_bits};
 
 extern const char *const mutant_stale[]; /* see table.h, which this file cannot include beside libcheck's check.h */
 

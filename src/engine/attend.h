@@ -6,13 +6,13 @@
  *     in a row's last block: O / l, and the row statistics
  *
  * What comes from or goes to memory does so group by group, and is asked for a group or a block ahead, so that it
- * travels while the tiles compute. Tasks of few rows go the way of few.h.
+ * travels while the tiles compute. Tasks of few rows go the way of few.h, but in pairs, where they go the way of many.
  */
 #ifndef TRIL_ENGINE_ATTEND_H
 #define TRIL_ENGINE_ATTEND_H
 
 #include "block.h"
-#include "edge.h" /* and few.h: few rows in pairs go the way of many */
+#include "edge.h"
 
 /* O of the row, or of the one block that begins at `key`, to where the caller or the fold of a split unit wants it.
  * Under a tree a row may have seen nothing at all: the caller has said so already. */
