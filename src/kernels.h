@@ -33,7 +33,7 @@ struct tril_job {
 
 /* A partial result of one row, to be folded. */
 struct tril_state {
-    const float *o;
+    const float *o; /* null: +0 throughout */
     float max, sum;
 };
 
@@ -223,11 +223,9 @@ static inline bool tril_takes_sink(const struct tril_job *job, const struct tril
     return job->call->sink_logits != NULL && tril_divides(job, task);
 }
 
-extern const float tril_nothing[TRIL_MAX_HEAD_DIM];
-
 static inline struct tril_state tril_sink_of(const struct tril_job *job, const struct tril_task_row *row)
 {
-    return (struct tril_state){tril_nothing, tril_log2(job->call->sink_logits[row->head]), 1.0f};
+    return (struct tril_state){NULL, tril_log2(job->call->sink_logits[row->head]), 1.0f};
 }
 
 /* Whether the row sees nothing before the block at `first`. Folding begins at +0, so there a block that stays alone

@@ -5,8 +5,6 @@
 
 #include "kernels.h"
 
-const float tril_nothing[TRIL_MAX_HEAD_DIM];
-
 #define LANES     16
 #define MINUS_INF (-__builtin_inff())
 
@@ -422,7 +420,7 @@ static void fold_states(float *o, int dim, float *max, float *sum, const struct 
         if (states[i].sum == 0.0f && __builtin_signbit(states[i].sum)) continue;
         fold(max, sum, states[i].max, states[i].sum, &old, &fresh);
         for (int d = 0; d < dim; d++)
-            o[d] = fma_once(o[d], old, states[i].o[d] * fresh);
+            o[d] = fma_once(o[d], old, (states[i].o == NULL ? 0.0f : states[i].o[d]) * fresh);
     }
 }
 

@@ -132,12 +132,11 @@ static void fold_states(float *o, int dim, float *max, float *sum, const struct 
         if (states[i].sum == 0.0f && __builtin_signbit(states[i].sum)) continue;
         softmax_fold(1, max, sum, &states[i].max, &states[i].sum, &old, &fresh);
         const vf a = v_set1(old), b = v_set1(fresh);
-        int d = 0;
-        for (; d + V_LANES <= dim; d += V_LANES)
-            v_store(o + d, v_fma(v_load(o + d), a, v_mul(v_load(states[i].o + d), b)));
-        if (d < dim)
-            v_store_part(o + d, dim - d,
-                         v_fma(v_load_part(o + d, dim - d), a, v_mul(v_load_part(states[i].o + d, dim - d), b)));
+        for (int d = 0; d < dim; d += V_LANES) {
+            const int lanes = lanes_of(dim - d);
+            const vf from = states[i].o == NULL ? v_zero() : v_load_part(states[i].o + d, lanes);
+            v_store_part(o + d, lanes, v_fma(v_load_part(o + d, lanes), a, v_mul(from, b)));
+        }
     }
 }
 
