@@ -1,8 +1,9 @@
 #!/bin/sh
 # The whole proof, from a fresh Debian 12:  sh scripts/test.sh [STAGE ...]
 # Installs what is missing, then builds and tests with two compilers and five levels, under sanitizers and valgrind,
-# NEON on four models of Arm CPU, the fallbacks on six models of x86 CPU, and plain C on riscv64. A stage that does not
-# run, or does not run the tier that it is there for, fails. Builds and logs are in build-test/.
+# NEON on four models of Arm CPU, the fallbacks on six models of x86 CPU, plain C on riscv64, and musl, 32-bit x86 and
+# Windows as far as they go without Check. A stage that does not run, or does not run the tier that it is there for,
+# fails. Builds and logs are in build-test/.
 # Environment: TRIL_TEST_JOBS, stages at once (default: the number of cores).
 set -eu
 cd "$(dirname "$0")/.."
@@ -11,7 +12,7 @@ work=$top/build-test
 self=$top/scripts/test.sh
 
 # Stages in the order in which they start, the longest first; those of the second list use what the first built.
-first='gcc clang asan tsan arm64 clang-O0 gcc-O0 clang-O2 gcc-O2 riscv64 format'
+first='gcc clang asan tsan arm64 clang-O0 gcc-O0 clang-O2 gcc-O2 riscv64 windows musl i386 format'
 second='arm64-cortex-a53 arm64-cortex-a76 arm64-neoverse-n1 arm64-max
 x86-Nehalem x86-IvyBridge x86-Haswell x86-max,-fma x86-Haswell,-xsave x86-Haswell,-avx valgrind'
 
@@ -124,10 +125,11 @@ stage() {
     case $1 in
     gcc | clang)
         native
-        mutants=enabled
-        [ "$1" = gcc ] || mutants=disabled # they test the tests: one compiler is enough, and they take minutes to compile
+        # What tests the tests, or files and not code, takes minutes, and does not depend on the compiler.
+        once=enabled
+        [ "$1" = gcc ] || once=disabled
         CC=$1 configure "$1" -Dtool=enabled -Dbench=enabled -Dneon_cross=enabled -Dsimde=enabled -Dmpi=enabled \
-            -Dmutants=$mutants
+            -Dintegration=$once -Dmutants=$once
         run_tests "$1" all
         expect_tiers "$work/$1/tests/host/bits" "$TRIL_EXPECT_ISA" env
         ;;
@@ -199,6 +201,47 @@ stage() {
             -Dsimde=disabled -Dneon_cross=disabled
         TRIL_EXPECT_ISA=scalar run_tests riscv64 all -t 4
         expect_tiers "$work/riscv64/tests/host/bits" scalar qemu-riscv64 -L /usr/riscv64-linux-gnu
+        ;;
+    musl)
+        native
+        CC=musl-gcc configure musl -Dtests=auto -Dtool=disabled -Dbench=disabled -Dsimde=disabled -Dneon_cross=disabled \
+            -Dmutants=disabled -Dmpi=disabled -Dintegration=disabled -Dc_link_args=-static
+        run_tests musl same-bits,no-allocation,example-threads-3
+        expect_tiers "$work/musl/tests/host/bits" "$TRIL_EXPECT_ISA" env
+        if nm "$work/musl/tests/host/bits" | grep -q ' __init_libc$' &&
+            ! readelf -l "$work/musl/tests/host/bits" | grep -q INTERP; then
+            passed 1 'musl, statically'
+        else
+            failed 1 'not musl, or not static'
+        fi
+        ;;
+    i386)
+        sh scripts/cross.sh i386 "$work/cross-i386" || failed 1 'cross.sh i386'
+        configure i386 --cross-file "$work/cross-i386/cross.ini" -Dtests=auto -Dtool=disabled -Dbench=disabled \
+            -Dsimde=disabled -Dneon_cross=disabled -Dmutants=disabled
+        run_tests i386 same-bits,abi-callers,symbols-shared -t 4
+        expect_tiers "$work/i386/tests/host/bits" avx2 qemu-i386 -cpu max -L /usr/i686-linux-gnu
+        expect_tiers "$work/i386/tests/host/bits" scalar qemu-i386 -cpu Nehalem -L /usr/i686-linux-gnu
+        ;;
+    windows)
+        native
+        sh scripts/cross.sh windows "$work/cross-windows" || failed 1 'cross.sh windows'
+        wine=$work/cross-windows/wine64
+        configure windows --cross-file "$work/cross-windows/cross.ini" -Dtests=auto -Dtool=disabled -Dbench=disabled \
+            -Dsimde=disabled -Dneon_cross=disabled -Dmutants=disabled
+        run_tests windows same-bits,abi-callers,example-threads-3,example-threads-scalar,symbols-dll -t 4
+        expect_tiers "$work/windows/tests/host/bits.exe" "$TRIL_EXPECT_ISA" "$wine"
+        # Chosen when the program starts: the best there is, or what the environment allows.
+        ninja -C "$work/windows" -j 1 examples/attend.exe || failed 1 'build windows'
+        for ceiling in scalar "$TRIL_EXPECT_ISA"; do
+            if TRIL_ISA=$ceiling "$wine" "$work/windows/examples/attend.exe" | grep -q "^$ceiling: token 5 .*2.5"; then
+                passed 1 "attend.exe with TRIL_ISA=$ceiling"
+            else
+                failed 1 "attend.exe with TRIL_ISA=$ceiling"
+            fi
+        done
+        WINEPREFIX=$work/cross-windows/wine /usr/lib/wine/wineserver64 -w
+        rm -rf "$work/cross-windows/wine" # 700 MB
         ;;
     valgrind)
         memcheck='valgrind --quiet --error-exitcode=9 --leak-check=full'

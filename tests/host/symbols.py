@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 """What the library's files export, import and contain, read from the files themselves.
 
-    symbols.py shared HEADER LIB.so     exports exactly the header's TRIL_API functions; imports only what is listed
-                                        below; needs only libc; stripped it is smaller than 600 kB
+    symbols.py shared HEADER LIB.so [MAP]   exports exactly the header's TRIL_API functions, each with the version that
+                                        the map gives it, if there is one; imports only what is listed below; needs
+                                        only libc; its SONAME is libtril.so.0; stripped it is smaller than 600 kB, on
+                                        64-bit machines
+    symbols.py dll HEADER LIB.dll       exports the same; needs only Windows; no aligned move of more than 16 bytes
     symbols.py tier TIER ARCHIVE        defines exactly one global symbol, tril_kernels_<TIER>
     symbols.py static HEADER ARCHIVE    every global symbol begins with tril_, the header's functions are all there
     symbols.py base ARCHIVE             the objects compiled for the base machine hold no AVX instruction
@@ -54,12 +57,26 @@ def differ(what, is_set, wanted):
     return lines + ['%s: %s is missing' % (what, name) for name in sorted(wanted - is_set)]
 
 
-def shared(header, path):
+def versions(path):
+    """Function -> version, as a linker's version script has them."""
+    with open(path) as f:
+        text = re.sub(r'/\*.*?\*/', ' ', f.read(), flags=re.S)
+    nodes = re.findall(r'(\w[\w.]*)\s*\{\s*global:(.*?)(?:local:.*?)?\}', text, re.S)
+    return {name: node for node, body in nodes for name in re.findall(r'\w+', body)}
+
+
+def shared(header, path, version_script=None):
     defined = {name for name, kind in symbols(path, '-D', '--defined-only') if kind != 'A'}
     wrong = differ('exported', defined, promised(header))
+    if version_script is not None:
+        exported = run('NM', 'nm', '-D', '-P', '--defined-only', path).split('\n')
+        exported = {line.split()[0] for line in exported if '@' in line}
+        wrong += differ('versioned', exported, {'%s@@%s' % pair for pair in versions(version_script).items()})
+    dynamic = run('READELF', 'readelf', '-d', path)
+    wrong += ['soname: %s' % name for name in re.findall(r'\(SONAME\).*\[(.*)\]', dynamic) if name != 'libtril.so.0']
     undefined = {name for name, _ in symbols(path, '-D', '--undefined-only')}
     wrong += ['imported: %s' % name for name in sorted(undefined - IMPORTS - TOOLCHAIN)]
-    needed = re.findall(r'\(NEEDED\).*\[(.*)\]', run('READELF', 'readelf', '-d', path))
+    needed = re.findall(r'\(NEEDED\).*\[(.*)\]', dynamic)
     wrong += ['needed: %s' % name for name in needed if not re.match(r'^libc\.so(\.\d+)?$', name)]
     with tempfile.TemporaryDirectory() as directory:
         stripped = os.path.join(directory, 'stripped')
@@ -67,9 +84,26 @@ def shared(header, path):
         size = os.path.getsize(stripped)
     print('%d functions exported, %d imported, needs %s, %d bytes stripped' %
           (len(defined), len(undefined), ' '.join(needed), size))
-    if size >= LARGEST:
+    if size >= LARGEST and 'ELF64' in run('READELF', 'readelf', '-h', path):  # with 8 registers code is longer
         wrong.append('stripped it has %d bytes, not less than %d' % (size, LARGEST))
     return wrong
+
+
+def dll(header, path):
+    text = run('OBJDUMP', 'objdump', '-p', path)
+    names = text.split('[Ordinal/Name Pointer] Table', 1)[1].split('\n\n', 1)[0]
+    wrong = differ('exported', set(re.findall(r'^\s*\[\s*\d+\]\s+(\w+)$', names, re.M)), promised(header))
+    needed = set(re.findall(r'DLL Name: (\S+)', text))
+    wrong += ['needed: %s' % name for name in sorted(needed) if name.lower() not in ('kernel32.dll', 'msvcrt.dll')]
+    moves = 0
+    for line in run('OBJDUMP', 'objdump', '-d', '--no-show-raw-insn', path).splitlines():
+        move = re.search(r'\svmov(aps|apd|dqa(?:32|64)?|ups)\s(?=.*\()(?=.*%[yz]mm)', line)
+        if move:
+            moves += 1
+            if move.group(1) != 'ups':
+                wrong.append('aligned: %s' % line.strip())
+    print('%d functions exported, needs %s, %d vector moves' % (len(promised(header)), ' '.join(sorted(needed)), moves))
+    return wrong + ([] if moves > 0 else ['no vector move in %s' % path])
 
 
 def tier(name, path):
@@ -112,7 +146,7 @@ def base(path):
 
 
 def main():
-    what = {'shared': shared, 'tier': tier, 'static': static, 'base': base}.get(sys.argv[1] if sys.argv[1:] else '')
+    what = {'shared': shared, 'dll': dll, 'tier': tier, 'static': static, 'base': base}.get(sys.argv[1] if sys.argv[1:] else '')
     if what is None:
         sys.exit(__doc__)
     wrong = what(*sys.argv[2:])
