@@ -283,9 +283,9 @@ static void write_texts(void)
 static void write_logits(void)
 {
     const int64_t shape[2] = {n_seqs, model.tokens.n};
-    npy_write_header(logits, n_seqs > 1 ? 2 : 1, n_seqs > 1 ? shape : shape + 1);
+    npy_write_header(logits, NPY_F4, n_seqs > 1 ? 2 : 1, n_seqs > 1 ? shape : shape + 1);
     for (int64_t i = 0; i < n_seqs; i++)
-        npy_write_floats(logits, seqs[i].logits, model.tokens.n);
+        npy_write_elements(logits, NPY_F4, seqs[i].logits, model.tokens.n);
 }
 
 static void write_trace(void)
@@ -299,14 +299,15 @@ static void write_trace(void)
         }
     }
 }
-
 #ifdef LLM_HEATMAP
 static void write_picture(void)
 {
     char subtitle[128], *labels[HEATMAP_MOST_TOKENS], text[HEATMAP_MOST_TOKENS][8];
     bool special[HEATMAP_MOST_TOKENS];
+    static bool sees[HEATMAP_MOST_TOKENS * HEATMAP_MOST_TOKENS];
     const int64_t n = seqs[0].prompt;
     for (int64_t i = 0; i < n; i++) {
+        memset(sees + i * n, true, (size_t)i + 1);
         const struct string c = model.tokens.of[seqs[0].token[i]];
         special[i] = c.text[0] == ' ' || c.text[0] == '\n';
         snprintf(text[i], sizeof text[i], "%.*s", (int)c.n, c.text);
@@ -315,11 +316,10 @@ static void write_picture(void)
     }
     snprintf(subtitle, sizeof subtitle, "layer %d, query head %d, keys in %s; each row sums to 1", (int)layer,
              (int)head, type_names[cache_type]);
-    const struct heatmap map = {model_path, subtitle, 0, n, 0, step.picture + head * n * n, labels, special};
+    const struct heatmap map = {model_path, subtitle, "", 0, n, 0, step.picture + head * n * n, sees, labels, special};
     heatmap_write(&map, picture);
 }
 #endif
-
 int main(int argc, char **argv)
 {
     read_options(argc, argv);
