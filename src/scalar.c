@@ -66,6 +66,17 @@ static float two_products(float a0, float b0, float a1, float b1, float c)
     return fma_flushed(a0, b0, fma_flushed(a1, b1, c));
 }
 
+/* (2^r - 1) / r for |r| <= 1/2: the polynomial without its constant term, which is 1. */
+static float exp2_slope(float r)
+{
+    float q = 0x1.3fa208p-13f;
+    q = fma_once(q, r, 0x1.5f0b82p-10f);
+    q = fma_once(q, r, 0x1.3b30a0p-7f);
+    q = fma_once(q, r, 0x1.c6af76p-5f);
+    q = fma_once(q, r, 0x1.ebfbd8p-3f);
+    return fma_once(q, r, 0x1.62e430p-1f);
+}
+
 /* 2^t for t <= 127: +0 below -126, a NaN stays. The magic number's ulp is 1, so adding it rounds to an integer, ties to
  * even. */
 static float exp2_once(float t)
@@ -73,13 +84,7 @@ static float exp2_once(float t)
     if (t < -126.0f) return 0.0f;
     if (t != t) return t;
     const float magic = 0x1.8p23f, n = (t + magic) - magic, r = t - n;
-    float p = 0x1.3fa208p-13f;
-    p = fma_once(p, r, 0x1.5f0b82p-10f);
-    p = fma_once(p, r, 0x1.3b30a0p-7f);
-    p = fma_once(p, r, 0x1.c6af76p-5f);
-    p = fma_once(p, r, 0x1.ebfbd8p-3f);
-    p = fma_once(p, r, 0x1.62e430p-1f);
-    p = fma_once(p, r, 1.0f);
+    float p = fma_once(exp2_slope(r), r, 1.0f);
     int32_t bits;
     memcpy(&bits, &p, sizeof bits);
     bits += (int32_t)n * (1 << 23);
@@ -94,13 +99,7 @@ static float tanh_once(float x)
     const float t = (x < 0.0f ? -x : x) * 0x1.715476p+1f;
     if (t != t) return t;
     const float u = t < 30.0f ? t : 30.0f, magic = 0x1.8p23f, n = (u + magic) - magic, r = u - n;
-    float q = 0x1.3fa208p-13f;
-    q = fma_once(q, r, 0x1.5f0b82p-10f);
-    q = fma_once(q, r, 0x1.3b30a0p-7f);
-    q = fma_once(q, r, 0x1.c6af76p-5f);
-    q = fma_once(q, r, 0x1.ebfbd8p-3f);
-    q = fma_once(q, r, 0x1.62e430p-1f);
-    q = q * r;
+    const float q = exp2_slope(r) * r;
     const float two_n = (float)(1 << (int)n), m = fma_once(two_n, q, two_n - 1.0f), y = m / (m + 2.0f);
     return __builtin_copysignf(y, x);
 }

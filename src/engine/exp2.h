@@ -13,23 +13,34 @@
  * core's scheduler does not see far enough ahead to fill the gaps with the next. */
 #define EXP2_VECS 4
 
+/* (2^r - 1) / r for |r| <= 1/2, of `vecs` vectors: the polynomial without its constant term. */
+static ALWAYS_INLINE void exp2_slopes(const int vecs, const vf r[EXP2_VECS], vf q[EXP2_VECS])
+{
+    static const float c[] = {0x1.5f0b82p-10f, 0x1.3b30a0p-7f, 0x1.c6af76p-5f, 0x1.ebfbd8p-3f, 0x1.62e430p-1f};
+    UNROLL
+    for (int u = 0; u < vecs; u++)
+        q[u] = v_set1(0x1.3fa208p-13f);
+    UNROLL
+    for (int i = 0; i < 5; i++) {
+        UNROLL
+        for (int u = 0; u < vecs; u++)
+            q[u] = v_fma(q[u], r[u], v_set1(c[i]));
+    }
+}
+
 /* x[u] = 2^x[u] */
 static ALWAYS_INLINE void exp2_vecs(const int vecs, vf x[EXP2_VECS])
 {
-    static const float c[] = {0x1.5f0b82p-10f, 0x1.3b30a0p-7f, 0x1.c6af76p-5f, 0x1.ebfbd8p-3f, 0x1.62e430p-1f, 1.0f};
     vf n[EXP2_VECS], r[EXP2_VECS], p[EXP2_VECS];
     UNROLL
     for (int u = 0; u < vecs; u++) {
         n[u] = v_rint(x[u]);
         r[u] = v_sub(x[u], n[u]);
-        p[u] = v_set1(0x1.3fa208p-13f);
     }
+    exp2_slopes(vecs, r, p);
     UNROLL
-    for (int i = 0; i < 6; i++) {
-        UNROLL
-        for (int u = 0; u < vecs; u++)
-            p[u] = v_fma(p[u], r[u], v_set1(c[i]));
-    }
+    for (int u = 0; u < vecs; u++)
+        p[u] = v_fma(p[u], r[u], v_set1(1.0f));
     UNROLL
     for (int u = 0; u < vecs; u++)
         x[u] = v_scale2(p[u], n[u], x[u]);
@@ -46,14 +57,11 @@ static ALWAYS_INLINE vf exp2_vec(vf x)
  * digit is lost where x is small. From 30 powers of two on the quotient is 1. */
 static ALWAYS_INLINE vf tanh_vec(vf x)
 {
-    static const float c[] = {0x1.5f0b82p-10f, 0x1.3b30a0p-7f, 0x1.c6af76p-5f, 0x1.ebfbd8p-3f, 0x1.62e430p-1f};
     const vf one = v_set1(1.0f), t = v_mul(v_copysign(x, one), v_set1(0x1.715476p+1f));
-    const vf u = v_min(v_set1(30.0f), t), n = v_rint(u), r = v_sub(u, n);
-    vf q = v_set1(0x1.3fa208p-13f);
-    UNROLL
-    for (int i = 0; i < 5; i++)
-        q = v_fma(q, r, v_set1(c[i]));
-    const vf two_n = v_scale2(one, n, n), m = v_fma(two_n, v_mul(q, r), v_sub(two_n, one));
+    const vf u = v_min(v_set1(30.0f), t), n = v_rint(u);
+    vf r[EXP2_VECS] = {v_sub(u, n)}, q[EXP2_VECS];
+    exp2_slopes(1, r, q);
+    const vf two_n = v_scale2(one, n, n), m = v_fma(two_n, v_mul(q[0], r[0]), v_sub(two_n, one));
     return v_copysign(v_div(m, v_add(m, v_set1(2.0f))), x);
 }
 
