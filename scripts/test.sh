@@ -128,8 +128,8 @@ stage() {
         # What tests the tests, or files and not code, takes minutes, and does not depend on the compiler.
         once=enabled
         [ "$1" = gcc ] || once=disabled
-        CC=$1 configure "$1" -Dtool=enabled -Dbench=enabled -Dneon_cross=enabled -Dsimde=enabled -Dmpi=enabled \
-            -Dintegration=$once -Dmutants=$once
+        CC=$1 configure "$1" -Dtool=enabled -Dbench=enabled -Dmpi=enabled \
+            -Dneon_cross=$once -Dsimde=$once -Dintegration=$once -Dmutants=$once
         run_tests "$1" all
         expect_tiers "$work/$1/tests/host/bits" "$TRIL_EXPECT_ISA" env
         ;;
@@ -145,7 +145,7 @@ stage() {
         export TRIL_TEST_SCALE=$slow TRIL_TEST_EVERY=$slow_every
         # Without pointer-overflow: in the unrolled tiles its checks take clang 14 six minutes to compile.
         CC=clang configure asan -Db_sanitize=address,undefined -Db_lundef=false -Doptimization=1 -Ddebug=true \
-            "-Dc_args=-fno-sanitize-recover=all -fno-sanitize=pointer-overflow" -Dmutants=disabled -Dtool=enabled -Dbench=disabled -Dneon_cross=disabled
+            "-Dc_args=-fno-sanitize-recover=all -fno-sanitize=pointer-overflow" -Dmutants=disabled -Dtool=enabled -Dbench=disabled -Dneon_cross=disabled -Dsimde=disabled
         run_tests asan executables
         expect_tiers "$work/asan/tests/host/bits" "$TRIL_EXPECT_ISA" env
         for runtime in __asan_init __ubsan_handle_out_of_bounds; do

@@ -5,6 +5,9 @@
 #include "codes.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 static bool guarded(const struct problem *p, struct placing placing, const char *more, const struct tiers *tiers)
 {
@@ -181,8 +184,86 @@ static bool no_such_page(const struct tiers *tiers)
     return true;
 }
 
+/* Keys and values that have left every window: each token has a page of memory to itself, and where no query sees any
+ * of 16 of them their pages may not be read. */
+#define LEFT_KEYS 700
+#define LEFT_ROWS 40
+#define LEFT_DIM  8
+
+static bool left_behind_by(const struct tiers *tiers, int64_t queries, int64_t window, int64_t sinks, float *k,
+                           float *v, int64_t page)
+{
+    const int64_t row = LEFT_DIM * (int64_t)sizeof(float), begin = LEFT_KEYS - queries - window + 1;
+    static float q[LEFT_ROWS * LEFT_DIM], out[LEFT_ROWS * LEFT_DIM], a[LEFT_ROWS * LEFT_KEYS];
+    const tril_seq seq = {.q_len = queries, .kv_len = LEFT_KEYS};
+    tril_tensor in = {.bytes = LEFT_KEYS * page, .token_stride = page, .head_stride = row};
+    tril_attention call = {.struct_size = sizeof call,
+                           .q_heads = 1,
+                           .kv_heads = 1,
+                           .qk_dim = LEFT_DIM,
+                           .v_dim = LEFT_DIM,
+                           .seqs = &seq,
+                           .n_seqs = 1,
+                           .window = window,
+                           .sink_tokens = sinks};
+    call.q = (tril_tensor){.data = q, .bytes = sizeof q, .token_stride = row, .head_stride = row};
+    call.out = (tril_out){.data = out, .bytes = sizeof out, .token_stride = row, .head_stride = row};
+    call.k = call.v = in;
+    call.k.data = k;
+    call.v.data = v;
+    const tril_weights_out to = {.struct_size = sizeof to,
+                                 .data = a,
+                                 .bytes = sizeof a,
+                                 .head_stride = sizeof a,
+                                 .row_stride = LEFT_KEYS * (int64_t)sizeof(float)};
+    for (int64_t first = 0; first < LEFT_KEYS; first += 16) {
+        const int64_t n = LEFT_KEYS - first < 16 ? LEFT_KEYS - first : 16;
+        const bool seen = first < sinks || first + n > begin;
+        for (int i = 0; i < 2; i++) {
+            if (mprotect((char *)(i == 0 ? k : v) + first * page, (size_t)(n * page), seen ? PROT_READ : PROT_NONE) !=
+                0)
+                return broken("cannot protect the keys");
+        }
+    }
+    for (int t = 0; t < tiers->n; t++) {
+        size_t bytes;
+        case_describe("%d queries, window %d, sinks %d", (int)queries, (int)window, (int)sinks);
+        case_tier(tiers->name[t]);
+        if (!use_tier(tiers->name[t])) return false;
+        if (tril_workspace(&call, 1, &bytes) != TRIL_OK) return broken("no workspace");
+        void *workspace = malloc(bytes);
+        const bool ok =
+            tril_attend(&call, workspace, bytes) == TRIL_OK && tril_weights(&call, &to, workspace, bytes) == TRIL_OK;
+        free(workspace);
+        if (!ok) return broken("refused");
+    }
+    return true;
+}
+
+static bool left_behind(const struct tiers *tiers)
+{
+    static const struct {
+        int64_t queries, window, sinks;
+    } cases[] = {{1, 20, 0}, {1, 300, 5}, {1, 1, 40}, {LEFT_ROWS, 20, 0}, {LEFT_ROWS, 300, 5}, {LEFT_ROWS, 200, 290}};
+    const int64_t page = sysconf(_SC_PAGESIZE);
+    const size_t bytes = (size_t)(LEFT_KEYS * page);
+    float *cache[2];
+    struct rng rng;
+    bool ok = case_begin(0, &rng);
+    if (!ok) return true;
+    for (int i = 0; i < 2; i++) {
+        cache[i] = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (cache[i] == MAP_FAILED) return broken("no memory");
+    }
+    for (int i = 0; i < COUNT(cases) && ok; i++)
+        ok = left_behind_by(tiers, cases[i].queries, cases[i].window, cases[i].sinks, cache[0], cache[1], page);
+    munmap(cache[0], bytes);
+    munmap(cache[1], bytes);
+    return ok;
+}
+
 static const struct check checks[] = {
-    {"every_head_size", every_head_size}, {"every_tail", every_tail},           {"stored_ends", stored_ends},
-    {"no_such_page", no_such_page},       {"random_placings", random_placings},
+    {"left_behind", left_behind}, {"every_head_size", every_head_size}, {"every_tail", every_tail},
+    {"stored_ends", stored_ends}, {"no_such_page", no_such_page},       {"random_placings", random_placings},
 };
 const struct suite suite_memory = {"memory", checks, COUNT(checks)};
