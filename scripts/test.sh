@@ -136,6 +136,8 @@ stage() {
     gcc-O* | clang-O*)
         native
         export TRIL_TEST_SCALE=$slow TRIL_TEST_EVERY=$slow_every
+        # Without optimisation a tier is as slow as under an emulator.
+        case $1 in *-O0) TRIL_TEST_SCALE=$emulated TRIL_TEST_EVERY=$emulated_every ;; esac
         CC=${1%-O*} configure "$1" -Doptimization="${1#*-O}" -Dtool=disabled -Dbench=disabled -Dneon_cross=disabled
         run_tests "$1" bits,same-bits,dispatch,refuse,special,convert
         expect_tiers "$work/$1/tests/host/bits" "$TRIL_EXPECT_ISA" env
