@@ -111,7 +111,7 @@ static bool heads(const struct tiers *tiers)
 {
     struct rng rng;
     for (int group = 1; group <= 16; group++) {
-        if (!case_begin(group, &rng)) continue;
+        if (!table_case_begin(group, &rng)) continue;
         struct problem *p = problem_new(group * 2, 2, 24, 20);
         problem_seq(p, 0, 21, 0, 270);
         problem_seq(p, 1, 40, 2, 40);
@@ -298,7 +298,7 @@ static bool shared_pages(const struct tiers *tiers)
     static const int sizes[] = {16, 48, 64, 256};
     struct rng rng;
     for (int i = 0; i < 2 * COUNT(sizes); i++) {
-        if (!case_begin(i, &rng)) continue;
+        if (!table_case_begin(i, &rng)) continue;
         const int page = sizes[i % COUNT(sizes)];
         struct problem *p = problem_new(4, 2, i % 3 == 0 ? 32 : 21, i % 3 == 1 ? 64 : 10);
         problem_seq(p, 0, 3 + rng_below(&rng, 2 * page), 0, 2 * page + rng_below(&rng, 40));
