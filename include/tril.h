@@ -169,7 +169,7 @@ typedef struct tril_seq {
 /* Who sees whom. A query at position p = kv_len - q_len + i sees the key at position j if any of these holds:
  *
  *   j <= p, and the window and the tree allow it     the causal rule
- *   p < prefix and j < prefix                        both in the sequence's prefix, whatever window and tree say
+ *   0 <= p < prefix and j < prefix                   both in the sequence's prefix, whatever window and tree say
  *
  * The window allows j if window is 0, or j > p - window, or j < sink_tokens: with a window of W a query sees W
  * positions at the most, p - W + 1 ... p, its own included, and the first sink_tokens ones beside them. The tree, where
