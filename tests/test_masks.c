@@ -403,19 +403,16 @@ static bool odd_options(const struct tiers *tiers)
  * few queries, a chunk of several tasks, a prompt. */
 static bool long_windows(const struct tiers *tiers)
 {
-    const int cases = cases_of(18, 6);
+    const int cases = cases_of(24, 12);
     struct worst worst = {0.0, 0.0, 0.0, 0.0};
     struct rng rng;
     for (int i = 0; i < cases; i++) {
         if (!case_begin(i, &rng)) continue;
         const int group = 1 + (int)rng_below(&rng, i % 3 == 0 ? 8 : 2);
         struct problem *p = problem_new(group, 1, 1 + (int)rng_below(&rng, 20), 1 + (int)rng_below(&rng, 20));
-        const int64_t kv_len = i % 3 == 0 ? 1500 + rng_below(&rng, 2500) : 700 + rng_below(&rng, 400);
-        problem_seq(p, 0,
-                    i % 3 == 0   ? 1 + rng_below(&rng, 5)
-                    : i % 3 == 1 ? 1 + rng_below(&rng, 300)
-                                 : kv_len,
-                    0, kv_len);
+        const int64_t kv_len = i % 3 == 2 ? 700 + rng_below(&rng, 400) : 1500 + rng_below(&rng, 2500);
+        const int64_t chunk = 1 + rng_below(&rng, i % 3 == 0 ? 5 : 200);
+        problem_seq(p, 0, i % 3 == 2 ? kv_len : chunk, 0, kv_len);
         problem_fill(p, &rng, NORMAL);
         problem_options_random(p, &rng, EVERY_OPTION & ~(WINDOW | SINK_TOKENS));
         p->window = 1 + rng_below(&rng, rng_one_in(&rng, 2) ? 40 : 400);
