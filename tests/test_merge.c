@@ -513,6 +513,39 @@ static bool one_part(const struct tiers *tiers)
                         one_part_holds);
 }
 
+/* Every range of blocks, in one part and in one for each block, where windows and trees leave rows nothing of many:
+ * those say so, also where others of the same task see something. */
+static bool empty_parts(const struct tiers *tiers)
+{
+    struct rng rng;
+    for (int i = 0; i < 8; i++) {
+        if (!case_begin(i, &rng)) continue;
+        const int64_t queries = 3 + rng_below(&rng, i % 2 == 0 ? 3 : 300);
+        struct problem *p = problem_new(2 + i % 2, 1, 1 + (int)rng_below(&rng, 20), 1 + (int)rng_below(&rng, 20));
+        problem_seq(p, 0, queries, 0, i % 4 < 2 ? queries : queries + 400 + rng_below(&rng, 400));
+        problem_fill(p, &rng, NORMAL);
+        problem_options(p, &rng, TREE | (i % 3 == 0 ? SINK_LOGITS : 0));
+        memset(problem_tree_row(p, 1), 0, (size_t)p->tree_words * sizeof *p->tree);
+        p->window = i % 4 < 2 ? 0 : 1 + rng_below(&rng, 100);
+        p->sink_tokens = rng_one_in(&rng, 2) ? 0 : rng_below(&rng, 300);
+        bool ok = true;
+        for (int t = 0; t < tiers->n && ok; t++) {
+            struct rng same = rng;
+            for (int64_t first = 0; first < blocks_of(p) && ok; first++) {
+                struct parts parts = {.n = 0};
+                for (int64_t end = first + 1; end <= blocks_of(p) && ok; end++)
+                    ok = parts_add(&parts, p, first, end, TRIL_UNNORMALISED, placing_random(&same), tiers->name[t]);
+                ok = ok && parts_add(&parts, p, first, blocks_of(p), TRIL_UNNORMALISED | TRIL_BLOCKWISE,
+                                     placing_random(&same), tiers->name[t]);
+                parts_drop(&parts);
+            }
+        }
+        problem_free(p);
+        if (!ok) return false;
+    }
+    return true;
+}
+
 /* A cache that is filled by tril_append(): the bytes, and what attention makes of them. */
 
 enum { PANEL = 16, MOST_DIM = 96 };
@@ -789,8 +822,13 @@ static bool append_stored(const struct tiers *tiers)
 }
 
 static const struct check checks[] = {
-    {"blocks_merge", blocks_merge},   {"minus_zeros", minus_zeros}, {"many_parts", many_parts},
-    {"folded_parts", folded_parts},   {"one_part", one_part},       {"append", append},
+    {"blocks_merge", blocks_merge},
+    {"minus_zeros", minus_zeros},
+    {"many_parts", many_parts},
+    {"folded_parts", folded_parts},
+    {"one_part", one_part},
+    {"empty_parts", empty_parts},
+    {"append", append},
     {"append_stored", append_stored},
 };
 const struct suite suite_merge = {"merge", checks, COUNT(checks)};
