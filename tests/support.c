@@ -915,17 +915,14 @@ static bool extent_of(const tril_seq *seq, bool keys, int64_t *source, int64_t *
     return seq->q_len > 0 && *n > 0;
 }
 
-/* Whether keys of a sequence's page take part, and where poisoned, one of the page's is in some query's window,
- * whatever a tree says. */
+/* Whether keys of a sequence's page take part, and where poisoned, some query sees one of the page's. */
 static bool page_used(const struct problem *p, const tril_seq *seq, const struct placing *placing, int64_t page)
 {
-    struct problem treeless = *p;
-    treeless.tree = NULL;
     const int64_t first = page * placing->page, next = first + placing->page;
     if (next <= seq->key_begin || first >= range_end(seq)) return false;
     bool used = !placing->poisoned;
     for (int64_t j = first; j < next && j < seq->kv_len && !used; j++)
-        used = seen(&treeless, seq, j);
+        used = seen(p, seq, j);
     return used;
 }
 

@@ -233,7 +233,7 @@ struct placing {
     struct place q, k, v, out, scales; /* out: the weights too; scales: those of k and of v */
     enum guard guard;
     bool stored;         /* the problem's codes are placed, else its floats */
-    bool poisoned;       /* keys and values that no query sees are NaN, and pages behind every window have no number */
+    bool poisoned;       /* keys and values that no query sees are NaN, and pages of such keys only have no number */
     int tree_pad;        /* words after each row of the tree */
     tril_dtype out_type; /* of ATTEND, DENSE and PACKED: F32, F16 or BF16 */
     int page;            /* tokens of a page, or 0 */
