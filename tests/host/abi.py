@@ -149,6 +149,10 @@ def freeze(cc):
         library = os.path.join(folder, 'libtril.so.0')
         build(cc, TOP, library)
         dump(library, os.path.dirname(header), to + '.abi')
+    with open(to + '.abi') as f:
+        text = f.read()
+    with open(to + '.abi', 'w') as f:  # the same wherever it is made
+        f.write(text.replace("path='" + TOP + '/', "path='"))
     shutil.copyfile(header, to + '.h')
     return False
 
