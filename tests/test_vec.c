@@ -101,6 +101,31 @@ static bool arithmetic_holds(const struct vec_ops *ops, struct rng *rng, const f
     return ok && (ops->zero(got), lanes_are("v_zero", got, want[0], n));
 }
 
+/* Half a vector, and nothing read or written behind it. */
+static bool half_holds(const struct vec_ops *ops, struct rng *rng, const float *a, const float *b, const float *c)
+{
+    if (ops->half == NULL) return true;
+    float want[MOST] = {0.0f};
+    const int n = ops->lanes / 2;
+    struct area got = area_new((size_t)n * sizeof *a, GUARD_AFTER, 0),
+                x = area_new((size_t)n * sizeof *a, GUARD_AFTER, 0);
+    struct area y = area_new((size_t)n * sizeof *a, GUARD_AFTER, 0);
+    float *to = (float *)(void *)got.data;
+    (void)rng;
+    memcpy(x.data, a, x.bytes);
+    memcpy(y.data, c, y.bytes);
+    ops->half_zero(to);
+    bool ok = lanes_are("h_zero", to, want, n);
+    for (int i = 0; i < n; i++)
+        want[i] = fmaf(a[i], b[0], c[i] * a[0]);
+    ops->half(to, (const float *)(const void *)x.data, b, (const float *)(const void *)y.data);
+    ok = ok && lanes_are("h_fma", to, want, n);
+    area_free(&got);
+    area_free(&x);
+    area_free(&y);
+    return ok;
+}
+
 /* The A operand: any lane, from a load of a_step values; and a load of one. Both end at the page that faults. */
 static bool broadcast_holds(const struct vec_ops *ops, struct rng *rng, const float *a, const float *b, const float *c)
 {
@@ -471,6 +496,11 @@ static bool broadcast(const struct tiers *tiers)
     return each(tiers, broadcast_holds, false) && each(tiers, broadcast_holds, true);
 }
 
+static bool half(const struct tiers *tiers)
+{
+    return each(tiers, half_holds, false) && each(tiers, half_holds, true);
+}
+
 static bool memory(const struct tiers *tiers)
 {
     return each(tiers, memory_holds, false);
@@ -684,6 +714,7 @@ static bool dots(const struct tiers *tiers)
 static const struct check checks[] = {
     {"arithmetic", arithmetic},
     {"broadcast", broadcast},
+    {"half", half},
     {"memory", memory},
     {"transpose", transpose},
     {"rounding", rounding},

@@ -232,6 +232,18 @@ static void op_a_fma_at(float *to, const float *a, const float *b, const float *
     v_store(to, a_fma_at(a, v_load(b), v_load(c)));
 }
 
+#if V_HALF
+static void op_half_zero(float *to)
+{
+    h_store(to, h_zero());
+}
+
+static void op_half(float *to, const float *a, const float *b, const float *c)
+{
+    h_store(to, h_fma(h_load(a), h_set1(*b), h_mul(h_load(c), h_set1(*a))));
+}
+#endif
+
 static void op_pair(float *to, const float *x, const float *y)
 {
     v_store(to, v_pair(v_load(x), v_load(y)));
@@ -322,4 +334,8 @@ const struct vec_ops VEC_OPS = {
     .second_of_pair = op_second_of_pair,
     .a_dot = op_a_dot,
     .dot_exact = V_DOT_EXACT,
+#if V_HALF
+    .half_zero = op_half_zero,
+    .half = op_half,
+#endif
 };

@@ -51,6 +51,9 @@ struct vec_ops {
     void (*second_of_pair)(float *to, const float *b);
     void (*a_dot)(float *to, const float *a, int lane, const float *b, const float *c, int *low);
     int dot_exact;
+    /* half vectors, or null */
+    void (*half_zero)(float *to);
+    void (*half)(float *to, const float *a, const float *b, const float *c); /* a * b[0] + (c * a[0]) */
 };
 
 #endif

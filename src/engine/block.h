@@ -221,6 +221,16 @@ static void (*const pair_fold_by_vecs[])(FOLD_ARGS) = BY_WIDTH(pair_fold);
 
 _Static_assert(sizeof(scores_by_vecs) / sizeof(scores_by_vecs[0]) == TILE_VECS, "a function per tile width");
 
+#if V_HALF && TIER_F32
+static NOINLINE void half_fold(FOLD_ARGS)
+{
+#define DO(r)                                                                                                          \
+    if (r < TILE_ROWS && rows == r + 1) tile_half_fold(r + 1, p, TRIL_SCORE_ROW, b, end, o, o_row, old, fresh);
+    EACH_ROW(DO)
+#undef DO
+}
+#endif
+
 /* How many of `left` vectors or rows the next tile takes, `most` at once: as even as can be, since a narrow last tile
  * would starve the fma units. */
 static int tile_share(int left, int most)
@@ -344,17 +354,27 @@ static struct tile_b block_values(const struct tril_job *job, const struct tril_
     return (struct tile_b){ws + job->plan->v, PANEL, job->plan->v_panel};
 }
 
-/* Folds the block's weights times its values into n rows of the output. */
+/* Folds the block's weights times its values into n rows of the output. Rows in the workspace are whole panels, of
+ * which what no column of the head reaches is left as it is. */
 static void block_fold(const struct tril_job *job, int n, const float *ws, const size_t *end, struct tile_b values,
                        float *o, const float *old, const float *fresh)
 {
     const struct tril_plan *plan = job->plan;
-    const int vecs = (int)plan->v_row / V_LANES;
+    const size_t o_row = (size_t)plan->v_row;
+    int vecs = (job->call->v_dim + V_LANES - 1) / V_LANES;
+#if V_HALF && TIER_F32
+    const int left = job->call->v_dim % V_LANES;
+    if (left > 0 && left <= V_LANES / 2 && !in_pairs(job)) {
+        vecs--;
+        const struct tile_b b = {tile_b_at(&values, vecs), values.k_stride, values.panel_stride};
+        half_fold(n, ws + plan->s, b, end, o + vecs * V_LANES, o_row, old, fresh);
+    }
+#endif
     for (int j = 0; j < vecs;) {
         const int width = tile_share(vecs - j, TILE_VECS);
         const struct tile_b b = {tile_b_at(&values, j), values.k_stride, values.panel_stride};
-        (in_pairs(job) ? pair_fold_by_vecs : fold_by_vecs)[width - 1](n, ws + plan->s, b, end, o + j * V_LANES,
-                                                                      (size_t)plan->v_row, old, fresh);
+        (in_pairs(job) ? pair_fold_by_vecs : fold_by_vecs)[width - 1](n, ws + plan->s, b, end, o + j * V_LANES, o_row,
+                                                                      old, fresh);
         j += width;
     }
 }

@@ -43,6 +43,10 @@
  *   a_fma(a, lane, b, c)                    b * (value `lane` of a) + c, rounded once
  *   a_fma_at(p, b, c)                       b * p[0] + c, rounded once, p[0] read anew each time where that is cheaper
  *
+ * Half a vector, where that takes half the time: V_HALF is 1 and vh a vector of V_LANES / 2 floats, or V_HALF is 0.
+ *
+ *   h_zero() h_set1(x) h_load(p) h_store(p, v) h_mul(a, b) h_fma(a, b, c)
+ *
  * Math mode BF16. A float then stands for a pair of bf16 values, the first in its lower half; none is subnormal.
  *
  *   v_pair(x, y)                            the pairs of x and y, each rounded to bf16, to the nearest, ties to even;

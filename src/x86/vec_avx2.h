@@ -9,6 +9,7 @@
 #define V_REGS  16
 #define A_STEP  1
 #define A_REGS  1
+#define V_HALF  0
 
 typedef __m256 vf;
 typedef __m256 va; /* one value of A in all lanes */

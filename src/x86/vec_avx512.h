@@ -9,8 +9,10 @@
 #define V_REGS  32
 #define A_STEP  1
 #define A_REGS  1
+#define V_HALF  1
 
 typedef __m512 vf;
+typedef __m256 vh;
 typedef __m512 va; /* one value of A in all lanes */
 
 static ALWAYS_INLINE vf v_zero(void)
@@ -278,6 +280,36 @@ static ALWAYS_INLINE vf a_fma_at(const float *p, vf b, vf c)
 {
     __asm__("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(c) : "v"(b), "m"(*p));
     return c;
+}
+
+static ALWAYS_INLINE vh h_zero(void)
+{
+    return _mm256_setzero_ps();
+}
+
+static ALWAYS_INLINE vh h_load(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+
+static ALWAYS_INLINE void h_store(float *p, vh v)
+{
+    _mm256_storeu_ps(p, v);
+}
+
+static ALWAYS_INLINE vh h_set1(float x)
+{
+    return _mm256_set1_ps(x);
+}
+
+static ALWAYS_INLINE vh h_mul(vh a, vh b)
+{
+    return _mm256_mul_ps(a, b);
+}
+
+static ALWAYS_INLINE vh h_fma(vh a, vh b, vh c)
+{
+    return _mm256_fmadd_ps(a, b, c);
 }
 
 /* The upper halves of x, rounded. */
