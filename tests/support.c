@@ -42,9 +42,10 @@ uint64_t support_seed(void)
     return now.seed;
 }
 
-void support_scale(double scale)
+void support_scale(double scale, int every)
 {
     now.scale = scale;
+    now.every = every;
 }
 
 int scaled(int count)

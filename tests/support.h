@@ -41,7 +41,8 @@ uint64_t support_seed(void);
 int scaled(int count);
 /* 1, or every how many-th value a sweep may take where TRIL_TEST_SCALE is below 1; odd. */
 uint64_t support_stride(void);
-void support_scale(double scale);
+/* What TRIL_TEST_SCALE and TRIL_TEST_EVERY say, for programs that do without them. */
+void support_scale(double scale, int every);
 
 /* A check names itself and its operation before its first case; a crash report and broken() tell it. */
 void check_begin(const char *check);

@@ -24,5 +24,7 @@ extern const int mutant_library_count;
 
 /* By tier: empty, or why the mutant could not be made. Mutants' table only. */
 extern const char *const mutant_stale[];
+/* Likewise: empty, or the check to try first. */
+extern const char *const mutant_first[];
 
 #endif

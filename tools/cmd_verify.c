@@ -333,7 +333,7 @@ static void hide(struct case_data *c)
     }
 }
 
-/* The table as a host may have it that has freed what nobody sees; of a tree's own tokens it has the blocks. */
+/* The table as a host may have it that has freed what nobody sees. */
 static int32_t *blocks_of(const struct case_data *c)
 {
     int32_t *blocks = need((size_t)c->book.n_blocks, sizeof(int32_t));
@@ -341,7 +341,6 @@ static int32_t *blocks_of(const struct case_data *c)
         blocks[b] = -1;
     for (int64_t j = 0; j < c->n.keys; j++) {
         const int64_t b = j / c->book.block_tokens;
-        if (c->call.tree != NULL && j >= c->n.keys - c->n.queries) blocks[b] = c->book.table[b];
         for (int i = 0; i < c->n.queries && blocks[b] < 0; i++) {
             if (reference_sees(&c->call, &c->seq, i, j)) blocks[b] = c->book.table[b];
         }

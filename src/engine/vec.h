@@ -71,7 +71,7 @@
 
 /* A build without optimisation has nothing to gain from it, and would pay with 10 MB of stack for a spelled-out tile.
  */
-#if defined(__OPTIMIZE__) && !defined(TRIL_SMALL_CODE)
+#ifdef __OPTIMIZE__
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #else
 #define ALWAYS_INLINE inline
