@@ -86,6 +86,15 @@ bool table_case_begin(int index, struct rng *rng)
     return (taken || now.only_case == index) && case_begin(index, rng);
 }
 
+bool short_table_case_begin(int index, int cases, int least, struct rng *rng)
+{
+    const int most = cases / least, every = now.every;
+    now.every = every < most ? every : most;
+    const bool taken = table_case_begin(index, rng);
+    now.every = every;
+    return taken;
+}
+
 void case_describe(const char *format, ...)
 {
     va_list args;

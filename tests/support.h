@@ -52,6 +52,8 @@ struct rng;
 bool case_begin(int index, struct rng *rng);
 /* The same for a case of a table: with TRIL_TEST_EVERY=n one in n of them, from where the seed says. */
 bool table_case_begin(int index, struct rng *rng);
+/* The same of a table with few but long cases, of which at least so many are taken. */
+bool short_table_case_begin(int index, int cases, int least, struct rng *rng);
 /* What the case is and which tier is at work, for the report of a failure or of a crash. */
 void case_describe(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void case_tier(const char *tier);

@@ -130,7 +130,7 @@ static bool long_rows(const struct tiers *tiers)
                   {4, 128, 128, 1, 4100}, {1, 1024, 1024, 5, 300}, {3, 1023, 1009, 2, 40}};
     struct rng rng;
     for (int i = 0; i < COUNT(shapes); i++) {
-        if (!case_begin(i, &rng)) continue;
+        if (!short_table_case_begin(i, COUNT(shapes), 2, &rng)) continue;
         struct problem *p = problem_new(shapes[i].group, 1, shapes[i].qk_dim, shapes[i].v_dim);
         problem_seq(p, 0, shapes[i].q_len, 0, shapes[i].kv_len);
         problem_fill(p, &rng, i % 2 == 0 ? NORMAL : PEAKED);
@@ -144,7 +144,7 @@ static bool many_tasks(const struct tiers *tiers)
 {
     struct rng rng;
     for (int i = 0; i < 3; i++) {
-        if (!case_begin(i, &rng)) continue;
+        if (!short_table_case_begin(i, 3, 1, &rng)) continue;
         struct problem *p = problem_new(i == 0 ? 1 : 8, i == 2 ? 2 : 1, 8, 12);
         problem_seq(p, 0, i == 0 ? 700 : 150, 0, i == 0 ? 700 : 290);
         problem_fill(p, &rng, NORMAL);
@@ -158,7 +158,7 @@ static bool large_weights(const struct tiers *tiers)
 {
     struct rng rng;
     for (int i = 0; i < 3; i++) {
-        if (!case_begin(i, &rng)) continue;
+        if (!short_table_case_begin(i, 3, 1, &rng)) continue;
         struct problem *p = problem_new(4, i == 2 ? 4 : 1, 3, 2);
         problem_seq(p, 0, i == 1 ? 300 : 530 + i, 0, i == 1 ? 1100 : 530);
         problem_seq(p, 1, 5, 0, 18);

@@ -407,7 +407,7 @@ static bool long_windows(const struct tiers *tiers)
     struct worst worst = {0.0, 0.0, 0.0, 0.0};
     struct rng rng;
     for (int i = 0; i < cases; i++) {
-        if (!case_begin(i, &rng)) continue;
+        if (!short_table_case_begin(i, cases, 2, &rng)) continue;
         const int group = 1 + (int)rng_below(&rng, i % 3 == 0 ? 8 : 2);
         struct problem *p = problem_new(group, 1, 1 + (int)rng_below(&rng, 20), 1 + (int)rng_below(&rng, 20));
         const int64_t kv_len = i % 3 == 2 ? 700 + rng_below(&rng, 400) : 1500 + rng_below(&rng, 2500);

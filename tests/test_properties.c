@@ -147,7 +147,7 @@ static bool few_rows(const struct tiers *tiers)
 {
     struct rng rng;
     for (int group = 1; group <= 16; group++) {
-        if (!case_begin(group, &rng)) continue;
+        if (!short_table_case_begin(group, 16, 2, &rng)) continue;
         const int kv_heads = group % 3 == 0 ? 2 : 1, dim = 1 + (int)rng_below(&rng, 18);
         struct problem *p = problem_new(group * kv_heads, kv_heads, dim, group % 2 == 0 ? dim : 1 + dim / 2);
         problem_seq(p, 0, 50 + rng_below(&rng, 10), 0, group % 4 == 0 ? 240 + rng_below(&rng, 80) : 70);

@@ -256,7 +256,7 @@ static bool planted(const struct tiers *tiers)
             for (int at = 0; at <= COUNT(places); at++, index++) {
                 const int64_t kv_len = lengths[n];
                 const int64_t key = at < COUNT(places) ? places[at] : kv_len - 1;
-                if (key >= kv_len || !case_begin(index, &rng)) continue;
+                if (key >= kv_len || !table_case_begin(index, &rng)) continue;
                 const bool blocks = rng_one_in(&rng, 4); /* such as Q8_0 has */
                 struct problem *p =
                     problem_new(3, rng_one_in(&rng, 2) ? 1 : 3, blocks ? 32 : 1 + (int)rng_below(&rng, 9),
