@@ -17,7 +17,7 @@ def body(path, function):
         for line in file:
             line = re.split(r"//|;", line.rstrip())[0].rstrip()
             label = LABEL.match(line)
-            if label and label[1] == function:
+            if label and re.fullmatch(rf"{re.escape(function)}(\.(constprop|isra|part)\.\d+)*", label[1]):
                 inside = True
             elif inside and re.match(rf"\s+\.size\s+{re.escape(function)}\b", line):
                 break

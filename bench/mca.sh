@@ -42,7 +42,7 @@ failed=0
 printf '%-12s %-10s %5s %6s %6s %10s %8s %8s %6s\n' core loop fmla loads moves 'fmla/cycle' limit cycles ratio
 for cpu in ${CPUS:-neoverse-n1 neoverse-n2 neoverse-v1}; do
     rate=$(cycles "$cpu" "$work/limit.s")
-    for function in scores_v2 fold_v2; do
+    for function in scores_v2 scaled_v2 fold_v2; do
         loop=$work/$function.s
         python3 "$here/hotloop.py" "$work/neon.s" "$function" >"$loop"
         turn=$(cycles "$cpu" "$loop")

@@ -32,6 +32,11 @@ ENGINE = [
     ('last_block_short', 'engine/block.h', 'left < TRIL_KEY_BLOCK ? (int)left :',
      'left < TRIL_KEY_BLOCK ? (int)left - (left == 17) :'),
     ('diagonal_of_tile', 'engine/tile.h', 'first <= r && r < rows', 'r < rows'),
+    # whole blocks, scaled in the tile
+    ('whole_for_all_rows', 'engine/block.h', 'end[0] == TRIL_KEY_BLOCK', 'end[n - 1] == TRIL_KEY_BLOCK'),
+    ('scaled_not_begun', 'engine/block.h', 'v_store(best + i * V_LANES, v_set1(MINUS_INF));',
+     'v_store(best + i * V_LANES, v_zero());'),
+    ('scaled_forgets_a_tile', 'engine/tile.h', 'vf most = v_load(best);', 'vf most = v_set1(-__builtin_inff());'),
     # tails and padding
     ('score_tail', 'engine/block.h', '(end + V_LANES - 1) / V_LANES', '(end + V_LANES - 2) / V_LANES'),
     ('invisible_kept', 'engine/softmax.h', 'v_keep(v_mul(v_load(s + i), vc), lanes_of(n - i), MINUS_INF',

@@ -109,9 +109,7 @@ static void attend_rows(const struct tril_job *job, const struct tril_task *task
             ask_to_write(tril_place_of(job, task, &row[i], block->first).o,
                          tril_row_bytes(call->out.dtype, call->v_dim));
     }
-    block_scores(job, block, r, n, 0, (int)end[n - 1], ws, s, TRIL_SCORE_ROW);
-    for (int i = 0; i < n; i++)
-        max[i] = row_scale(job, task, &row[i], block->first, s + i * TRIL_SCORE_ROW, (int)end[i]);
+    block_logits(job, task, block, row, r, n, end, ws, s, max);
     for (int i = 0; i < n; i++)
         sum[i] = softmax_exp(true, s + i * TRIL_SCORE_ROW, (int)end[i], max[i]);
     for (int i = 0; i < n && in_pairs(job); i++)

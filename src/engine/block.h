@@ -200,6 +200,10 @@ static ALWAYS_INLINE void fold_of(const bool pairs, const int vecs, const int ro
     }
 #endif
 
+#define FULL_WIDTH_OF(prefix, vecs) prefix##vecs
+#define FULL_WIDTH(prefix, vecs)    FULL_WIDTH_OF(prefix, vecs)
+#define scaled_full                 FULL_WIDTH(scaled_v, TILE_VECS)
+
 /* Each math mode that the tier computes has its own functions; the other's stand in where none is ever called. */
 #if TIER_F32
 WIDTHS(false, )
@@ -220,6 +224,17 @@ static void (*const pair_fold_by_vecs[])(FOLD_ARGS) = BY_WIDTH(pair_fold);
 #endif
 
 _Static_assert(sizeof(scores_by_vecs) / sizeof(scores_by_vecs[0]) == TILE_VECS, "a function per tile width");
+
+#if TIER_F32
+static NOINLINE void scaled_full(const int rows, const float *q, size_t dims, struct tile_b b, float c, float *s,
+                                 size_t s_row, float *best)
+{
+#define DO(r)                                                                                                          \
+    if (r < TILE_ROWS && rows == r + 1) tile_scaled(r + 1, q, dims, b, dims, c, s, s_row, best);
+    EACH_ROW(DO)
+#undef DO
+}
+#endif
 
 #if V_HALF && TIER_F32
 static NOINLINE void half_fold(FOLD_ARGS)
@@ -294,6 +309,43 @@ static ALWAYS_INLINE float row_scale(const struct tril_job *job, const struct tr
     if (!has_logits(job)) return softmax_scale(s, n, job->log2_scale);
     row_logits(job, task, row, first, s, n);
     return softmax_max(s, (n + PANEL - 1) / PANEL * PANEL);
+}
+
+#if TIER_F32
+/* t of n rows from r on that see a whole block, in f32 and with no more to it than the scale; each one's largest. */
+static ALWAYS_INLINE void block_scaled(const struct tril_job *job, const struct block *block, size_t r, int n,
+                                       const float *ws, float *s, float *max)
+{
+    const size_t dims = (size_t)job->call->qk_dim;
+    const struct tile_b keys = block->panels;
+    float best[TILE_ROWS * V_LANES];
+    for (int i = 0; i < n; i++)
+        v_store(best + i * V_LANES, v_set1(MINUS_INF));
+    for (int j = 0; j < TRIL_KEY_BLOCK / V_LANES; j += TILE_VECS) {
+        const struct tile_b b = {tile_b_at(&keys, j), keys.k_stride, keys.panel_stride};
+        scaled_full(n, ws + job->plan->q + r * dims, dims, b, job->log2_scale, s + j * V_LANES, TRIL_SCORE_ROW, best);
+    }
+    for (int i = 0; i < n; i++)
+        max[i] = softmax_top(v_load(best + i * V_LANES));
+}
+
+_Static_assert(TRIL_KEY_BLOCK % (TILE_VECS * V_LANES) == 0, "a block is whole tiles");
+#endif
+
+/* t of n rows from r on that each see the block from its first key up to an end; each one's largest. */
+static ALWAYS_INLINE void block_logits(const struct tril_job *job, const struct tril_task *task,
+                                       const struct block *block, const struct tril_task_row *row, size_t r, int n,
+                                       const size_t *end, const float *ws, float *s, float *max)
+{
+#if TIER_F32
+    if (end[0] == TRIL_KEY_BLOCK && !in_pairs(job) && !has_logits(job)) {
+        block_scaled(job, block, r, n, ws, s, max);
+        return;
+    }
+#endif
+    block_scores(job, block, r, n, 0, (int)end[n - 1], ws, s, TRIL_SCORE_ROW);
+    for (int i = 0; i < n; i++)
+        max[i] = row_scale(job, task, &row[i], block->first, s + i * TRIL_SCORE_ROW, (int)end[i]);
 }
 
 /* The same where the row does not see all of them: -inf elsewhere, whatever stands there. */

@@ -16,6 +16,12 @@ static ALWAYS_INLINE int lanes_of(int n)
     return n < 0 ? 0 : n < V_LANES ? n : V_LANES;
 }
 
+/* The largest of a row's lanes. */
+static ALWAYS_INLINE float softmax_top(const vf best)
+{
+    return v_max_across(best) + 0.0f; /* a maximum of -0 is reported as +0 */
+}
+
 /* Scores become t = s * c, in place; what follows the n visible ones in the last panel becomes -inf. Returns the
  * largest visible t, -inf if there is none but NaN. */
 static ALWAYS_INLINE float softmax_scale(float *s, const int n, const float c)
@@ -36,7 +42,7 @@ static ALWAYS_INLINE float softmax_scale(float *s, const int n, const float c)
         v_store(s + i, t);
         best[0] = v_max(t, best[0]);
     }
-    return v_max_across(v_max(best[0], best[1])) + 0.0f; /* a maximum of -0 is reported as +0 */
+    return softmax_top(v_max(best[0], best[1]));
 }
 
 /* How scores become t where there is more to it than the scale; see struct tril_attention. */
@@ -70,7 +76,7 @@ static float softmax_max(const float *t, const int n)
     vf best = v_set1(MINUS_INF);
     for (int i = 0; i < n; i += V_LANES)
         best = v_max(v_load(t + i), best);
-    return v_max_across(best) + 0.0f;
+    return softmax_top(best);
 }
 
 /* The same for a number of vectors at once, a multiple of SUM_VECS. */

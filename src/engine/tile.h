@@ -207,6 +207,38 @@ static ALWAYS_INLINE bool tile_scores(const bool pairs, const int rows, const in
     return !tile_in_doubt(pairs, low);
 }
 
+static ALWAYS_INLINE void vec_scale(const vf acc, const vf scale, float *to, vf *best)
+{
+    const vf t = v_mul(acc, scale);
+    v_store(to, t);
+    *best = v_max(t, *best);
+}
+
+static ALWAYS_INLINE void row_scaled(const vf acc[MAX_VECS], const vf scale, float *to, float *best)
+{
+    vf most = v_load(best);
+    vec_scale(acc[0], scale, to, &most);
+    if (TILE_VECS > 1) vec_scale(acc[1], scale, to + V_LANES, &most);
+    if (TILE_VECS > 2) vec_scale(acc[2], scale, to + 2 * V_LANES, &most);
+    if (TILE_VECS > 3) vec_scale(acc[3], scale, to + 3 * V_LANES, &most);
+    v_store(best, most);
+}
+
+/* tile_scores() of floats in a tile of full width: times c on their way to s, and row r's largest so far, lane by lane,
+ * in best + r * V_LANES. Beside the stores, for which the tile waits anyway, both cost next to nothing. */
+static ALWAYS_INLINE void tile_scaled(const int rows, const float *a, const size_t a_row, struct tile_b b,
+                                      const size_t n, const float c, float *s, const size_t s_row, float *best)
+{
+    tile_acc acc;
+    const vf scale = v_set1(c);
+    tile_zero(rows, TILE_VECS, acc);
+    tile_section(0, rows, TILE_VECS, a, a_row, &b, 0, n, acc);
+#define DO(r)                                                                                                          \
+    if (r < rows) row_scaled(acc[r], scale, s + r * s_row, best + r * V_LANES);
+    EACH_ROW(DO)
+#undef DO
+}
+
 /* One row's last pair, which has no second key: whatever stands in its place is not looked at. */
 static ALWAYS_INLINE void tile_half_step(const int vecs, const float *a, const struct tile_b *b, vf acc[MAX_VECS],
                                          vf *low)

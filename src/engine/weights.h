@@ -227,12 +227,11 @@ static void weights_block(const struct tril_job *job, const struct tril_task *ta
         uint8_t seen[TRIL_KEY_BLOCK];
         any = rows_seeing(job, task, row, n, block->first, block->keys, seen);
         edge_scores(job, block, r, n, seen, ws, s, TRIL_SCORE_ROW);
+        for (int i = 0; i < n; i++)
+            max[i] = row_scale_edge(job, task, &row[i], block->first, s + i * TRIL_SCORE_ROW, (int)end[i]);
     } else {
-        block_scores(job, block, r, n, 0, (int)end[n - 1], ws, s, TRIL_SCORE_ROW);
+        block_logits(job, task, block, row, r, n, end, ws, s, max);
     }
-    for (int i = 0; i < n; i++)
-        max[i] = edge ? row_scale_edge(job, task, &row[i], block->first, s + i * TRIL_SCORE_ROW, (int)end[i])
-                      : row_scale(job, task, &row[i], block->first, s + i * TRIL_SCORE_ROW, (int)end[i]);
     if (!count) return;
     for (int i = 0; i < n; i++)
         sum[i] = softmax_exp(false, s + i * TRIL_SCORE_ROW, (int)end[i], max[i]);
