@@ -229,7 +229,8 @@ typedef struct tril_attention {
     int64_t sink_tokens;      /* the first positions that stay visible behind a window; without one of no effect */
     const float *sink_logits; /* [q_heads], or null: e^(sink_logits[head]) joins the sum under each weight of the row,
                                * as of one more key with a value of 0; GPT-OSS. Finite or -inf. With TRIL_UNNORMALISED
-                               * it is left out: merge a last part with O 0, row_max logit * log2(e), row_sum 1. */
+                               * it is left out: merge a last part with O 0, row_max logit * log2(e) and row_sum 1, or
+                               * row_sum -0 for a logit of -inf. */
     const float *alibi_slopes; /* [q_heads], or null; finite; BLOOM */
     const uint64_t *tree;      /* or null: row q_first + i, in words of 64 bits, the lowest first; bit t: query i sees
                                 * token kv_len - q_len + t. Every sequence has q_len <= kv_len then. */
