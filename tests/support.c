@@ -1474,6 +1474,8 @@ static void *member_run(void *argument)
     return NULL;
 }
 
+static atomic_bool several; /* threads come to the call at once */
+
 bool placed_run(const struct placed *x, const struct team *team, void *workspace, size_t bytes)
 {
     struct member members[MAX_TEAM];
@@ -1482,6 +1484,7 @@ bool placed_run(const struct placed *x, const struct team *team, void *workspace
     struct rng rng = {.state = team->seed};
     tril_attention call = x->call;
     call.team_call = team->number;
+    atomic_store(&several, false);
     if (team->threads == 0) {
         const tril_status status = x->operation == ATTEND ? tril_attend(&call, workspace, bytes)
                                                           : tril_weights(&call, &x->weights, workspace, bytes);
@@ -1504,6 +1507,7 @@ bool placed_run(const struct placed *x, const struct team *team, void *workspace
         n++;
     }
     if (n == 0) return broken("a team of nobody");
+    atomic_store(&several, n > 1 && !team->one_by_one);
     for (int i = 0; i < n; i++) {
         if (team->one_by_one)
             member_run(&members[i]);
@@ -1523,19 +1527,32 @@ bool placed_run(const struct placed *x, const struct team *team, void *workspace
 }
 
 static atomic_uint question = 1, worked;
+static atomic_bool wait_wanted, waited;
 
-void worker_here(void)
-{
-    static _Thread_local unsigned last;
-    const unsigned current = atomic_load(&question);
-    if (last != current) atomic_fetch_add(&worked, 1);
-    last = current;
-}
-
-int workers(void)
+void workers_ask(bool wait)
 {
     atomic_fetch_add(&question, 1);
-    return (int)atomic_exchange(&worked, 0);
+    atomic_store(&worked, 0);
+    atomic_store(&waited, false);
+    atomic_store(&wait_wanted, wait);
+}
+
+void worker_here(bool divisible)
+{
+    static _Thread_local unsigned last;
+    const struct timespec moment = {.tv_nsec = 100000};
+    const unsigned current = atomic_load(&question);
+    if (last == current) return;
+    last = current;
+    if (atomic_fetch_add(&worked, 1) > 0 || !divisible || !atomic_load(&several) || !atomic_load(&wait_wanted)) return;
+    atomic_store(&waited, true);
+    for (int i = 0; i < 300000 && atomic_load(&worked) < 2; i++) /* half a minute and more: it never comes */
+        nanosleep(&moment, NULL);
+}
+
+struct crew workers(void)
+{
+    return (struct crew){.workers = (int)atomic_load(&worked), .waited = atomic_load(&waited)};
 }
 
 struct result *placed_take_part(struct placed *x, int64_t part)

@@ -315,9 +315,15 @@ void parts_free(struct result **, int64_t n);
 /* Forces the tier; broken() where that does not work. */
 bool use_tier(const char *tier);
 struct team team_random(struct rng *);
-/* How many threads have said that they work since the last question; see yielding.c. */
-void worker_here(void);
-int workers(void);
+/* Who works on a call; see yielding.c. One that begins with workers_ask(true) and is divisible waits at its first task,
+ * if a team of several comes to it, until a second thread has one. */
+struct crew {
+    int workers;
+    bool waited;
+};
+void workers_ask(bool wait);
+void worker_here(bool divisible);
+struct crew workers(void);
 
 /* broken() with the worst element, unless all bits are the same. What `got` had in 16 bits must be `want` rounded. */
 bool same_result(const struct result *got, const struct result *want, const char *what);

@@ -11,13 +11,20 @@
 
 static const int counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 33};
 
-/* In how many calls of this check more than one thread had work. */
-static int shared, calls;
+/* In how many calls of this check the first thread at work waited for a second one, and in how many that came. */
+static int waited, shared;
+
+/* Before a call and after it. Every second one waits, and each until there was one that could. */
+static void watch_workers(const struct team *team)
+{
+    workers_ask(waited == 0 || team->seed % 2 == 0);
+}
 
 static void count_workers(void)
 {
-    shared += workers() > 1;
-    calls++;
+    const struct crew crew = workers();
+    waited += crew.waited;
+    shared += crew.waited && crew.workers > 1;
 }
 
 static bool pauses(const char *tier)
@@ -38,9 +45,9 @@ static bool same_as(const struct problem *p, const struct placing *placing, enum
     placing_describe(placing, place, sizeof place);
     snprintf(text, sizeof text, "%s, %s, %s", operation_name(operation), more, place);
     problem_describe(p, text);
-    workers();
+    watch_workers(&placing->team);
     struct result *got = run(p, placing, operation, tier);
-    if (pauses(tier) && placing->team.threads > 1 && !placing->team.one_by_one) count_workers();
+    count_workers();
     const bool ok = got != NULL && same_result(got, want, operation_name(operation));
     result_free(got);
     return ok;
@@ -77,15 +84,15 @@ static bool were_shared(const struct tiers *tiers)
     bool expected = false;
     for (int t = 0; t < tiers->n; t++)
         expected = expected || pauses(tiers->name[t]);
-    return !expected || shared > calls / 50 || /* few, where others want the cores as well */
-           broken("of %d calls by teams only %d were worked on by more than one thread", calls, shared);
+    return !expected || (waited > 0 && shared == waited) ||
+           broken("of %d calls in which a thread waited for another one only %d were shared", waited, shared);
 }
 
 static bool thread_counts(const struct tiers *tiers)
 {
     const int cases = scaled(40) < 6 ? 6 : scaled(40);
     struct rng rng;
-    shared = calls = 0;
+    waited = shared = 0;
     for (int i = 0; i < cases; i++) {
         if (!case_begin(i, &rng)) continue;
         const enum values kind = (enum values)(i % VALUES_COUNT);
@@ -123,7 +130,7 @@ static bool long_rows(const struct tiers *tiers)
     };
     static const enum values kinds[] = {NORMAL, PEAKED, RISING, FALLING, ANY, SPECIAL, TINY};
     struct rng rng;
-    shared = calls = 0;
+    waited = shared = 0;
     for (int i = 0; i < COUNT(shapes); i++) {
         if (!short_table_case_begin(i, COUNT(shapes), 4, &rng)) continue;
         struct problem *p =
@@ -262,9 +269,9 @@ static bool in_one_workspace(struct pool *pool, struct rng *rng, enum coming com
         snprintf(text, sizeof text, "call %d in one workspace, %s, %s, %s", i, coming_name[coming],
                  operation_name(pool->x[at]->operation), place);
         problem_describe(pool->p[at], text);
-        workers();
+        watch_workers(&team);
         ok = placed_run(pool->x[at], &team, workspace, pool->bytes);
-        if (pauses(tier) && team.threads > 1 && !team.one_by_one) count_workers();
+        count_workers();
         if (!ok) break;
         struct result *got = placed_take_part(pool->x[at], 0);
         const size_t rows = (size_t)(got->tokens * got->heads) * sizeof(float);
@@ -285,7 +292,7 @@ static bool in_one_workspace(struct pool *pool, struct rng *rng, enum coming com
 static bool one_workspace(const struct tiers *tiers, enum coming coming, int n)
 {
     struct rng rng;
-    shared = calls = 0;
+    waited = shared = 0;
     for (int t = 0; t < tiers->n; t++) {
         if (!case_begin(t, &rng)) continue;
         struct pool pool;

@@ -1,5 +1,6 @@
 /* A table that has every tier a second time, as one that pauses before each task: other threads then get their turn
- * between two tasks, on a single core too, and a call is really shared. Which threads work is counted. */
+ * between two tasks, on a single core too, and a call is really shared. Which threads work is counted, and some calls
+ * wait until it is more than one. */
 #include <sched.h>
 #include <time.h>
 
@@ -58,11 +59,22 @@ static const struct tril_kernels *behind(const struct tril_job *job)
     return other == NULL ? tier : other;
 }
 
-static void pause_here(void)
+/* Whether the call has work for two; of tril_attend a tier gets no task that sees no key. */
+static bool divisible(const struct tril_job *job)
+{
+    struct tril_walk walk = {0};
+    struct tril_task task;
+    int n = 0;
+    while (n < 2 && tril_plan_next(job->plan, job->call, &walk, &task))
+        n += job->weights != NULL || task.first < task.keys;
+    return n == 2;
+}
+
+static void pause_here(const struct tril_job *job)
 {
     static _Thread_local uint32_t state;
     const struct timespec moment = {.tv_nsec = 1000};
-    worker_here();
+    worker_here(divisible(job));
     if (state == 0) state = (uint32_t)(uintptr_t)&state | 1;
     state ^= state << 13;
     state ^= state >> 17;
@@ -73,13 +85,13 @@ static void pause_here(void)
 
 static void attend(const struct tril_job *job, const struct tril_task *task, float *workspace)
 {
-    pause_here();
+    pause_here(job);
     behind(job)->attend(job, task, workspace);
 }
 
 static void weights(const struct tril_job *job, const struct tril_task *task, float *workspace)
 {
-    pause_here();
+    pause_here(job);
     behind(job)->weights(job, task, workspace);
 }
 
