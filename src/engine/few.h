@@ -186,7 +186,11 @@ static ALWAYS_INLINE void few_turn(struct few_stream *s)
     s->runs = s->of_page;
 }
 
-/* n lines, or none where fewer are allowed. */
+/* Into the first level, although that keeps only what comes soon: a core drops what is asked for into a lower one when
+ * it has no room for the request (Zen 5), and the arithmetic then waits for memory. */
+#define FEW_ASK(p) __builtin_prefetch(p, 0, 3)
+
+/* n lines, or none where fewer are allowed. Called with few of them and often: a burst finds no room either. */
 static ALWAYS_INLINE void few_pull(struct few_stream *s, const int n)
 {
     __asm__("" : "+m"(*s)); /* in memory: registers are for the arithmetic */
@@ -195,14 +199,14 @@ static ALWAYS_INLINE void few_pull(struct few_stream *s, const int n)
     if (s->left > n) {
         UNROLL
         for (int i = 0; i < n; i++)
-            __builtin_prefetch(s->p + i * LINE_BYTES, 0, 2);
+            FEW_ASK(s->p + i * LINE_BYTES);
         s->p += n * LINE_BYTES;
         s->left -= n;
         return;
     }
     NO_UNROLL
     for (int i = 0; i < n; i++) {
-        __builtin_prefetch(s->p, 0, 2);
+        FEW_ASK(s->p);
         s->p += LINE_BYTES;
         if (--s->left == 0) few_turn(s);
     }
@@ -237,9 +241,20 @@ static void few_open(struct few_stream *s, const struct tril_job *job, const str
     few_budget(s, job, task, 0);
 }
 
+/* Behind part u of n equal ones of the work on some bytes: its share of their lines, two by two where that is even. */
+static ALWAYS_INLINE void few_pull_share(struct few_stream *s, const int bytes, const int u, const int n)
+{
+    const int lines = bytes / LINE_BYTES, at_once = lines % 2 == 0 ? 2 : 1, pulls = lines / at_once;
+    const int share = pulls * (u + 1) / n - pulls * u / n;
+    if (share > 0) few_pull(s, share * at_once);
+}
+
 /* Spells out a statement for every lane that a vector can have; see EACH_ROW. */
 #define EACH_LANE(DO)                                                                                                  \
     DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11) DO(12) DO(13) DO(14) DO(15)
+
+/* What a transposition in registers takes: V_LANES keys x V_LANES floats or pairs of halves. */
+#define SQUARE_BYTES (V_LANES * V_LANES * (int)sizeof(float))
 
 /* One value of the rows' queries, times a vector of keys. */
 static ALWAYS_INLINE void few_lane(const int rows, const int lane, const va av[MAX_ROWS], const float *q,
@@ -253,7 +268,7 @@ static ALWAYS_INLINE void few_lane(const int rows, const int lane, const va av[M
 
 /* V_LANES values of the rows' queries, times t. */
 static ALWAYS_INLINE void few_lanes(const int rows, const float *q, const size_t q_row, const vf t[V_LANES],
-                                    vf acc[MAX_ROWS])
+                                    vf acc[MAX_ROWS], struct few_stream *stream)
 {
     va av[MAX_ROWS] = {a_load1(q)}; /* not used where A_STEP is 1, but compilers want it to have a value */
     _Static_assert(A_STEP == 1 || A_STEP == V_LANES, "a register of A holds the values of one transposition");
@@ -262,7 +277,10 @@ static ALWAYS_INLINE void few_lanes(const int rows, const float *q, const size_t
     EACH_ROW(DO)
 #undef DO
 #define DO(u)                                                                                                          \
-    if (u < V_LANES) few_lane(rows, A_STEP > 1 ? u % 4 : 0, av, q + u, q_row, t[u % V_LANES], acc);
+    if (u < V_LANES) {                                                                                                 \
+        few_lane(rows, A_STEP > 1 ? u % 4 : 0, av, q + u, q_row, t[u % V_LANES], acc);                                 \
+        few_pull_share(stream, SQUARE_BYTES, u, V_LANES);                                                              \
+    }
     EACH_LANE(DO)
 #undef DO
 }
@@ -309,8 +327,7 @@ static ALWAYS_INLINE void few_dots(const int rows, const float *q, const int dim
 #undef DO
     for (; d + V_LANES <= dims; d += V_LANES) {
         few_square(k + (size_t)d * sizeof(float), stride, V_LANES, t);
-        few_lanes(rows, q + d, q_row, t, acc);
-        few_pull(stream, V_LANES * V_LANES * (int)sizeof(float) / LINE_BYTES);
+        few_lanes(rows, q + d, q_row, t, acc, stream);
     }
     if (d < dims) {
         few_square(k + (size_t)d * sizeof(float), stride, dims - d, t);
@@ -397,7 +414,7 @@ static ALWAYS_INLINE void few_halves(const tril_dtype type, const int rows, cons
             v_halves_bf16(t[u % V_LANES], h);                                                                          \
         few_typed_lane(rows, q + 2 * u, q_row, last + 2 * u, h[0], acc);                                               \
         few_typed_lane(rows, q + 2 * u + 1, q_row, last + 2 * u + 1, h[1], acc);                                       \
-        if (u % (V_LANES / 2) == V_LANES / 2 - 1) few_pull(stream, V_LANES *V_LANES * 2 / LINE_BYTES);                 \
+        few_pull_share(stream, SQUARE_BYTES, u, V_LANES);                                                              \
     }
     EACH_LANE(DO)
 #undef DO
@@ -413,10 +430,10 @@ static ALWAYS_INLINE void few_bytes(const tril_dtype type, const int rows, const
 #define DO(u)                                                                                                          \
     few_typed_lane(rows, q + u, q_row, last + u,                                                                       \
                    v_mul(scale, type == TRIL_Q4_0 ? v_word_u4(t[u / 4], u % 4, false) : v_word_i8(t[u / 4], u % 4)),   \
-                   acc);
+                   acc);                                                                                               \
+    few_pull_share(stream, V_LANES * 16 + LINE_BYTES, u, 16);
     EACH_LANE(DO)
 #undef DO
-    few_pull(stream, (V_LANES * 16 + LINE_BYTES) / LINE_BYTES);
     if (type != TRIL_Q4_0) return;
 #define DO(u)                                                                                                          \
     few_typed_lane(rows, q + 16 + u, q_row, last + 16 + u, v_mul(scale, v_word_u4(t[u / 4], u % 4, true)), acc);
@@ -582,14 +599,16 @@ static ALWAYS_INLINE void few_more(const int rows, const int vecs, const float *
                                    const size_t end, float *o, const size_t o_row, struct few_stream *stream)
 {
     tile_acc acc;
+    const int bytes = vecs * V_LANES * (int)sizeof(float); /* of a key */
+    const size_t step = A_STEP > 1 || bytes < LINE_BYTES ? 4 : 1;
 #define DO(r)                                                                                                          \
     if (r < rows) row_load(vecs, acc[r], o + r * o_row);
     EACH_ROW(DO)
 #undef DO
     for (size_t to; k < end; k = to) {
-        to = end - k < 4 ? end : k + 4;
+        to = end - k < step ? end : k + step;
         tile_section(0, rows, vecs, p, FEW_ROW, &b, k, to, acc);
-        few_pull(stream, 4 * vecs * V_LANES * (int)sizeof(float) / LINE_BYTES);
+        few_pull(stream, (int)step * bytes / LINE_BYTES);
     }
 #define DO(r)                                                                                                          \
     if (r < rows) row_store(vecs, acc[r], o + r * o_row);
@@ -730,6 +749,8 @@ static ALWAYS_INLINE void few_typed_more(const tril_dtype type, const int rows, 
                                          struct few_stream *stream)
 {
     const float *last = p + (size_t)(real - 1) * FEW_ROW;
+    const int bytes = 4 * (int)tril_row_bytes(type, TRIL_Q_BLOCK) * vecs * V_LANES / TRIL_Q_BLOCK; /* of four keys */
+    const int lines = (bytes + LINE_BYTES - 1) / LINE_BYTES;
     tile_acc acc;
 #define DO(r)                                                                                                          \
     if (r < rows) row_load(vecs, acc[r], o + few_twice(r, rows, real) * o_row);
@@ -752,10 +773,10 @@ static ALWAYS_INLINE void few_typed_more(const tril_dtype type, const int rows, 
     if (r < rows) few_typed_step(vecs, r == rows - 1 ? last + k : p + r * FEW_ROW + k, b, acc[r]);
             EACH_ROW(DO)
 #undef DO
-            if (k % 4 == 3)
-                few_pull(stream, (int)(4 * tril_row_bytes(type, TRIL_Q_BLOCK) * vecs * V_LANES / TRIL_Q_BLOCK +
-                                       LINE_BYTES - 1) /
-                                     LINE_BYTES);
+            if (lines % 4 == 0)
+                few_pull(stream, lines / 4);
+            else if (k % 4 == 3)
+                few_pull(stream, lines);
         }
     }
 #define DO(r)                                                                                                          \
