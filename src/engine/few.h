@@ -389,19 +389,34 @@ static ALWAYS_INLINE size_t few_twice(const int r, const int rows, const int rea
             kernel(type, FEW_TYPED_ROWS, rows, __VA_ARGS__);                                                           \
     } while (0)
 
-/* One value of the rows' queries, times a vector of keys. last: the last row's query. */
-static ALWAYS_INLINE void few_typed_lane(const int rows, const float *q, const size_t q_row, const float *last,
-                                         const vf keys, vf acc[MAX_ROWS])
+/* How many vectors of keys a kernel takes side by side: few rows are few chains, and a core with two fma units needs
+ * eight. Where keys take a whole transposition, two would spill, or crowd out of the code's cache what one gains. */
+#define FEW_SIDES (V_LANES == PANEL ? 2 : 1)
+typedef vf few_acc[MAX_ROWS][FEW_SIDES];
+
+static ALWAYS_INLINE int few_sides(const tril_dtype type)
+{
+    return type == TRIL_I8 || type == TRIL_Q8_0 || type == TRIL_Q4_0 ? FEW_SIDES : 1;
+}
+
+/* One value of the rows' queries, times a vector of keys on each side. last: the last row's query. */
+static ALWAYS_INLINE void few_typed_lane(const int sides, const int rows, const float *q, const size_t q_row,
+                                         const float *last, const vf *keys, few_acc acc)
 {
 #define DO(r)                                                                                                          \
-    if (r < rows) acc[r] = a_fma_at(r == rows - 1 ? last : q + r * q_row, keys, acc[r]);
+    if (r < rows && sides == 1) acc[r][0] = a_fma_at(r == rows - 1 ? last : q + r * q_row, keys[0], acc[r][0]);        \
+    if (r < rows && sides > 1) {                                                                                       \
+        const va a = a_load1(r == rows - 1 ? last : q + r * q_row);                                                    \
+        acc[r][0] = a_fma(a, 0, keys[0], acc[r][0]);                                                                   \
+        acc[r][FEW_SIDES - 1] = a_fma(a, 0, keys[FEW_SIDES - 1], acc[r][FEW_SIDES - 1]);                               \
+    }
     EACH_ROW(DO)
 #undef DO
 }
 
 /* Halves: V_LANES keys x 2 * V_LANES dims, transposed in pairs. */
 static ALWAYS_INLINE void few_halves(const tril_dtype type, const int rows, const float *q, const size_t q_row,
-                                     const float *last, const char *k, const int64_t stride, vf acc[MAX_ROWS],
+                                     const float *last, const char *k, const int64_t stride, few_acc acc,
                                      struct few_stream *stream)
 {
     vf t[V_LANES], h[2];
@@ -412,31 +427,43 @@ static ALWAYS_INLINE void few_halves(const tril_dtype type, const int rows, cons
             v_halves_f16(t[u % V_LANES], h);                                                                           \
         else                                                                                                           \
             v_halves_bf16(t[u % V_LANES], h);                                                                          \
-        few_typed_lane(rows, q + 2 * u, q_row, last + 2 * u, h[0], acc);                                               \
-        few_typed_lane(rows, q + 2 * u + 1, q_row, last + 2 * u + 1, h[1], acc);                                       \
+        few_typed_lane(1, rows, q + 2 * u, q_row, last + 2 * u, &h[0], acc);                                           \
+        few_typed_lane(1, rows, q + 2 * u + 1, q_row, last + 2 * u + 1, &h[1], acc);                                   \
         few_pull_share(stream, SQUARE_BYTES, u, V_LANES);                                                              \
     }
     EACH_LANE(DO)
 #undef DO
 }
 
-/* 16 bytes of V_LANES keys: 16 values, or, where they are halves of bytes, 32. */
-static ALWAYS_INLINE void few_bytes(const tril_dtype type, const int rows, const float *q, const size_t q_row,
-                                    const float *last, const char *k, const int64_t stride, const vf scale,
-                                    vf acc[MAX_ROWS], struct few_stream *stream)
+/* Byte u of 16, or, of Q4_0, its lower or higher half, of V_LANES keys on each side. */
+static ALWAYS_INLINE void few_byte(const tril_dtype type, vf t[FEW_SIDES][4], const int u, const bool high,
+                                   const vf scale[FEW_SIDES], vf keys[FEW_SIDES])
 {
-    vf t[4];
-    v_words(k, stride, t);
+    UNROLL
+    for (int i = 0; i < FEW_SIDES; i++)
+        keys[i] =
+            v_mul(scale[i], type == TRIL_Q4_0 ? v_word_u4(t[i][u / 4], u % 4, high) : v_word_i8(t[i][u / 4], u % 4));
+}
+
+/* The bytes `at` ... at + 15 of the rows: 16 values, or, where they are halves of bytes, 32. */
+static ALWAYS_INLINE void few_bytes(const tril_dtype type, const int rows, const float *q, const size_t q_row,
+                                    const float *last, const struct tril_rows *k, const int64_t at,
+                                    const vf scale[FEW_SIDES], few_acc acc, struct few_stream *stream)
+{
+    vf t[FEW_SIDES][4], keys[FEW_SIDES];
+    UNROLL
+    for (int i = 0; i < FEW_SIDES; i++)
+        v_words(k[i].data + at, k[i].stride, t[i]);
 #define DO(u)                                                                                                          \
-    few_typed_lane(rows, q + u, q_row, last + u,                                                                       \
-                   v_mul(scale, type == TRIL_Q4_0 ? v_word_u4(t[u / 4], u % 4, false) : v_word_i8(t[u / 4], u % 4)),   \
-                   acc);                                                                                               \
-    few_pull_share(stream, V_LANES * 16 + LINE_BYTES, u, 16);
+    few_byte(type, t, u, false, scale, keys);                                                                          \
+    few_typed_lane(FEW_SIDES, rows, q + u, q_row, last + u, keys, acc);                                                \
+    few_pull_share(stream, FEW_SIDES *(V_LANES * 16 + LINE_BYTES), u, 16);
     EACH_LANE(DO)
 #undef DO
     if (type != TRIL_Q4_0) return;
 #define DO(u)                                                                                                          \
-    few_typed_lane(rows, q + 16 + u, q_row, last + 16 + u, v_mul(scale, v_word_u4(t[u / 4], u % 4, true)), acc);
+    few_byte(type, t, u, true, scale, keys);                                                                           \
+    few_typed_lane(FEW_SIDES, rows, q + 16 + u, q_row, last + 16 + u, keys, acc);
     EACH_LANE(DO)
 #undef DO
 }
@@ -459,35 +486,42 @@ static ALWAYS_INLINE vf few_block_scales(const char *k, const int64_t stride)
     return v_load_f16(scale);
 }
 
-/* few_dots() on stored keys. */
+/* few_dots() on stored keys, V_LANES of each of few_sides() rows `from`. */
 static ALWAYS_INLINE void few_typed_dots(const tril_dtype type, const int rows, const int real, const float *q,
                                          const int dims, const struct tril_rows *from, float *s,
                                          struct few_stream *stream)
 {
     const size_t q_row = (size_t)dims;
     const float *last = q + (size_t)(real - 1) * q_row;
-    const char *k = from->data;
-    const int64_t stride = from->stride;
-    const vf i8_scale = type == TRIL_I8 ? few_scales(from) : v_zero();
-    vf acc[MAX_ROWS];
+    const int sides = few_sides(type);
+    int64_t at = 0;
+    vf scale[FEW_SIDES];
+    few_acc acc;
 #define DO(r)                                                                                                          \
-    if (r < rows) acc[r] = v_zero();
+    if (r < rows) acc[r][0] = v_zero();                                                                                \
+    if (r < rows) acc[r][FEW_SIDES - 1] = v_zero();
     EACH_ROW(DO)
 #undef DO
+    UNROLL
+    for (int i = 0; i < FEW_SIDES; i++)
+        scale[i] = type == TRIL_I8 ? few_scales(&from[i]) : v_zero();
     const int step = type == TRIL_F16 || type == TRIL_BF16 ? 2 * V_LANES : type == TRIL_I8 ? 16 : TRIL_Q_BLOCK;
-    for (int d = 0; d < dims; d += step, q += step, last += step, k += tril_row_bytes(type, step)) {
+    for (int d = 0; d < dims; d += step, q += step, last += step, at += tril_row_bytes(type, step)) {
         if (type == TRIL_F16 || type == TRIL_BF16) {
-            few_halves(type, rows, q, q_row, last, k, stride, acc, stream);
+            few_halves(type, rows, q, q_row, last, from->data + at, from->stride, acc, stream);
         } else if (type == TRIL_I8) {
-            few_bytes(type, rows, q, q_row, last, k, stride, i8_scale, acc, stream);
+            few_bytes(type, rows, q, q_row, last, from, at, scale, acc, stream);
         } else {
-            const vf scale = few_block_scales(k, stride);
-            few_bytes(type, rows, q, q_row, last, k + 2, stride, scale, acc, stream);
-            if (type == TRIL_Q8_0) few_bytes(type, rows, q + 16, q_row, last + 16, k + 18, stride, scale, acc, stream);
+            UNROLL
+            for (int i = 0; i < FEW_SIDES; i++)
+                scale[i] = few_block_scales(from[i].data + at, from[i].stride);
+            few_bytes(type, rows, q, q_row, last, from, at + 2, scale, acc, stream);
+            if (type == TRIL_Q8_0) few_bytes(type, rows, q + 16, q_row, last + 16, from, at + 18, scale, acc, stream);
         }
     }
 #define DO(r)                                                                                                          \
-    if (r < rows) v_store(s + few_twice(r, rows, real) * FEW_ROW, acc[r]);
+    if (r < rows) v_store(s + few_twice(r, rows, real) * FEW_ROW, acc[r][0]);                                          \
+    if (r < rows && sides > 1) v_store(s + few_twice(r, rows, real) * FEW_ROW + V_LANES, acc[r][FEW_SIDES - 1]);
     EACH_ROW(DO)
 #undef DO
 }
@@ -523,12 +557,15 @@ static void few_keys(const struct tril_job *job, const struct tril_task *task, i
     int done = 0;
     const bool typed = few_is_typed(x, dims, rows);
     if (typed || (x->layout == TRIL_ROWS && x->dtype == TRIL_F32 && rows <= TILE_ROWS)) {
-        for (; done + V_LANES <= n; done += V_LANES) {
-            const struct tril_rows k = tril_rows_at(job, task, x, key + done, task->head + head);
+        for (int sides; done + V_LANES <= n; done += sides * V_LANES) {
+            struct tril_rows k[FEW_SIDES];
+            sides = n - done >= FEW_SIDES * V_LANES ? few_sides(x->dtype) : 1;
+            for (int i = 0; i < FEW_SIDES; i++) /* one alone takes part twice; what comes next overwrites that */
+                k[i] = tril_rows_at(job, task, x, key + done + (i < sides ? i * V_LANES : 0), task->head + head);
             for (int r = 0; typed && r < rows; r += FEW_TYPED_ROWS)
-                few_dots_by_type[x->dtype](few_rows_left(rows, r), q + r * dims, dims, &k, s + r * FEW_ROW + done,
+                few_dots_by_type[x->dtype](few_rows_left(rows, r), q + r * dims, dims, k, s + r * FEW_ROW + done,
                                            stream);
-            if (!typed) few_dots_by_rows[rows - 1](q, dims, k.data, k.stride, s + done, stream);
+            if (!typed) few_dots_by_rows[rows - 1](q, dims, k[0].data, k[0].stride, s + done, stream);
         }
         if (done == n) return;
         done = done / PANEL * PANEL; /* where a panel begins */
