@@ -108,11 +108,12 @@ static void weights_zero(bool stream, float *to, int64_t n)
         memset(to, 0, (size_t)n * sizeof(float));
         return;
     }
+    /* A store of no lanes still brings its line into the cache, here one that nobody needs. */
     int64_t i = until_aligned(to, n);
-    v_store_part(to, (int)i, v_zero());
+    if (i > 0) v_store_part(to, (int)i, v_zero());
     for (; i + V_LANES <= n; i += V_LANES)
         v_stream(to + i, v_zero());
-    v_store_part(to + i, (int)(n - i), v_zero());
+    if (i < n) v_store_part(to + i, (int)(n - i), v_zero());
 }
 
 /* Whether the sequence's weights are too many for the caches. */
@@ -267,11 +268,14 @@ static void weights_rows(const struct tril_job *job, const struct tril_task *tas
 
     rows_at(job, task, r, n, row);
     for (int i = 0; i < n && pass.count && weights_hold(job); i++) {
-        /* stores to lines that nobody asked for would stop the core */
+        /* Stores to lines that nobody asked for would stop the core; of a row that is written past the caches that is
+         * the line where its weights end. */
+        const float *to = (float *)(void *)weights_at(job, task, &row[i]);
         const int64_t here = row[i].view.end - first;
         if (!stream || here > RUN_KEYS || split)
-            ask_to_write((float *)(void *)weights_at(job, task, &row[i]) + first,
-                         (here < end - first ? here : end - first) * (int64_t)sizeof(float));
+            ask_to_write(to + first, (here < end - first ? here : end - first) * (int64_t)sizeof(float));
+        else if (here > 0)
+            ask_to_write(to + row[i].view.end - 1, (int64_t)sizeof(float));
     }
     for (int b = 0; first + b * TRIL_KEY_BLOCK < end; b++) {
         const int64_t at = first + b * TRIL_KEY_BLOCK;
