@@ -81,6 +81,16 @@ static ALWAYS_INLINE void weights_finish_half(const tril_dtype type, char *to, c
                                               const vf base, const vf sum)
 {
     int64_t i = 0;
+    for (; i + EXP2_VECS * V_LANES <= n; i += EXP2_VECS * V_LANES) {
+        vf w[EXP2_VECS];
+        UNROLL
+        for (int u = 0; u < EXP2_VECS; u++)
+            w[u] = v_sub(v_load(t + i + u * V_LANES), base);
+        exp2_vecs(EXP2_VECS, w);
+        UNROLL
+        for (int u = 0; u < EXP2_VECS; u++)
+            store_half(type, to + (i + u * V_LANES) * 2, v_div(w[u], sum));
+    }
     for (; i + V_LANES <= n; i += V_LANES)
         store_half(type, to + i * 2, v_div(exp2_vec(v_sub(v_load(t + i), base)), sum));
     if (i == n) return;
@@ -256,6 +266,25 @@ struct weights_pass {
     bool write; /* their weights: at once, or, if it also counts, as soon as a row's statistics are known */
 };
 
+/* Asks for the lines of the row that a run of keys, first ... end - 1, stores to: otherwise they would stop the core.
+ * Of one that this run closes past the caches that is the line where its weights end. */
+static void weights_ask(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
+                        int64_t first, int64_t end, bool past, bool write)
+{
+    const int64_t seen_to = row->view.end < end ? row->view.end : end;
+    const bool closes = row->view.end <= first + RUN_KEYS;
+    if (weights_sums(job) || seen_to == 0) return;
+    const char *to = weights_at(job, task, row);
+    if (!weights_hold(job)) {
+        const int64_t until = closes ? weights_columns(job, task, row) : end;
+        if (write) ask_to_write(to + first * 2, (until - first) * 2);
+    } else if (past && closes) {
+        ask_to_write((const float *)(const void *)to + seen_to - 1, (int64_t)sizeof(float));
+    } else {
+        ask_to_write((const float *)(const void *)to + first, (seen_to - first) * (int64_t)sizeof(float));
+    }
+}
+
 /* t of rows r ... r+n-1 of the task against a packed run of blocks that begins at key `first`, and what follows. */
 static void weights_rows(const struct tril_job *job, const struct tril_task *task, int64_t first, struct tile_b panels,
                          const struct weights_pass pass, size_t r, int n, float *ws)
@@ -267,16 +296,8 @@ static void weights_rows(const struct tril_job *job, const struct tril_task *tas
     const int64_t end = task->keys - first < RUN_KEYS ? task->keys : first + RUN_KEYS;
 
     rows_at(job, task, r, n, row);
-    for (int i = 0; i < n && pass.count && weights_hold(job); i++) {
-        /* Stores to lines that nobody asked for would stop the core; of a row that is written past the caches that is
-         * the line where its weights end. */
-        const float *to = (float *)(void *)weights_at(job, task, &row[i]);
-        const int64_t here = row[i].view.end - first;
-        if (!stream || here > RUN_KEYS || split)
-            ask_to_write(to + first, (here < end - first ? here : end - first) * (int64_t)sizeof(float));
-        else if (here > 0)
-            ask_to_write(to + row[i].view.end - 1, (int64_t)sizeof(float));
-    }
+    for (int i = 0; i < n && pass.count; i++)
+        weights_ask(job, task, &row[i], first, end, stream && !split, pass.write);
     for (int b = 0; first + b * TRIL_KEY_BLOCK < end; b++) {
         const int64_t at = first + b * TRIL_KEY_BLOCK;
         struct block block = block_at(job, task, at);
