@@ -770,12 +770,21 @@ static void few_triangle(const struct tril_job *job, const struct few_rows v, si
     }
 }
 
-static ALWAYS_INLINE void few_typed_step(const int vecs, const float *p, const vf b[MAX_VECS], vf acc[MAX_VECS])
+/* Every other row's value is loaded once: a core that does two fma a cycle (Zen 5) has not the loads for each of them
+ * to read it anew, one that does one (Zen 4) is the better for it; see a_fma_at(). */
+static ALWAYS_INLINE vf few_typed_fma(const bool once, const float *p, const va a, const vf b, const vf acc)
 {
-    acc[0] = a_fma_at(p, b[0], acc[0]);
-    if (vecs > 1) acc[1] = a_fma_at(p, b[1], acc[1]);
-    if (vecs > 2) acc[2] = a_fma_at(p, b[2], acc[2]);
-    if (vecs > 3) acc[3] = a_fma_at(p, b[3], acc[3]);
+    return once ? a_fma(a, 0, b, acc) : a_fma_at(p, b, acc);
+}
+
+static ALWAYS_INLINE void few_typed_step(const bool once, const int vecs, const float *p, const vf b[MAX_VECS],
+                                         vf acc[MAX_VECS])
+{
+    const va a = a_load1(p);
+    acc[0] = few_typed_fma(once, p, a, b[0], acc[0]);
+    if (vecs > 1) acc[1] = few_typed_fma(once, p, a, b[1], acc[1]);
+    if (vecs > 2) acc[2] = few_typed_fma(once, p, a, b[2], acc[2]);
+    if (vecs > 3) acc[3] = few_typed_fma(once, p, a, b[3], acc[3]);
 }
 
 /* few_more() on stored values: keys k ... end - 1 of the block, those from 16 * u on in from[u]; columns d ... of a
@@ -807,7 +816,7 @@ static ALWAYS_INLINE void few_typed_more(const tril_dtype type, const int rows, 
             if (vecs > 2) b[2] = load_vec(type, row, d + 2 * V_LANES, scale);
             if (vecs > 3) b[3] = load_vec(type, row, d + 3 * V_LANES, scale);
 #define DO(r)                                                                                                          \
-    if (r < rows) few_typed_step(vecs, r == rows - 1 ? last + k : p + r * FEW_ROW + k, b, acc[r]);
+    if (r < rows) few_typed_step(r % 2 == 0, vecs, r == rows - 1 ? last + k : p + r * FEW_ROW + k, b, acc[r]);
             EACH_ROW(DO)
 #undef DO
             if (lines % 4 == 0)
