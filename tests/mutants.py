@@ -144,6 +144,10 @@ ENGINE = [
     ('panels_in_place_across_pages', 'engine/pack.h', ' && tril_keys_together(job, key, n) == n', ''),
     ('panel_of_halves', 'engine/pack.h', 'load_vec(type, from.data, d * PANEL + u,',
      'load_vec(type, from.data, d * dims + u,'),
+    ('panel_of_stored_dims', 'engine/few.h', '.data + (int64_t)d * bytes,', '.data + (int64_t)(d - (d == 20)) * bytes,'),
+    ('panel_scales', 'engine/few.h', 'type == TRIL_I8 ? v_load(scales + j * V_LANES)',
+     'type == TRIL_I8 ? v_load(scales + (j > 0 ? 1 : 0))'),
+    ('few_lower_half', 'engine/few.h', 'u % 4, high)', 'u % 4, false)'),
     # pages
     ('values_across_pages', 'kernels.h', 'return left < n ? (int)left : n;', 'return n;'),
     # who sees whom, and what else scores become

@@ -78,10 +78,16 @@ static bool few_is_typed(const tril_tensor *x, int dims, int rows)
     return x->dtype != TRIL_F32 && x->layout == TRIL_ROWS && rows <= 2 * FEW_TYPED_ROWS && dims % TRIL_Q_BLOCK == 0;
 }
 
+/* Keys in panels of such a type, which need no transposition, have kernels as well: whole panels, any head size. */
+static bool few_in_panels(const tril_tensor *x, int rows)
+{
+    return x->dtype != TRIL_F32 && x->layout == TRIL_PANELS && rows <= 2 * FEW_TYPED_ROWS;
+}
+
 /* See FEW_STEP; narrow rows reach less far. */
 static int few_step(const tril_tensor *x, int dims, int rows)
 {
-    return few_is_typed(x, dims, rows) ? FEW_TYPED_STEP : FEW_STEP;
+    return few_is_typed(x, dims, rows) || few_in_panels(x, rows) ? FEW_TYPED_STEP : FEW_STEP;
 }
 
 /* Also finds all rows of the task, of which there are few. */
@@ -545,6 +551,96 @@ static void (*const few_dots_by_type[TRIL_DTYPE_COUNT])(TYPED_DOTS_ARGS) = {
     [TRIL_Q8_0] = few_dots_q8_0, [TRIL_Q4_0] = few_dots_q4_0,
 };
 
+/* Panels that a kernel takes side by side, and the vectors in them: eight chains for four rows, or more. */
+#define FEW_PANELS     (V_LANES == PANEL ? 2 : 1)
+#define FEW_PANEL_VECS (FEW_PANELS * PANEL / V_LANES)
+_Static_assert(FEW_PANEL_VECS == 2 || FEW_PANEL_VECS == 4, "the chains are spelled out");
+
+static ALWAYS_INLINE void few_panel_fma(const float *q, const vf b[FEW_PANEL_VECS], vf acc[FEW_PANEL_VECS])
+{
+    const va a = a_load1(q);
+    acc[0] = a_fma(a, 0, b[0], acc[0]);
+    acc[1] = a_fma(a, 0, b[1], acc[1]);
+    if (FEW_PANEL_VECS > 2) acc[FEW_PANEL_VECS - 2] = a_fma(a, 0, b[FEW_PANEL_VECS - 2], acc[FEW_PANEL_VECS - 2]);
+    if (FEW_PANEL_VECS > 2) acc[FEW_PANEL_VECS - 1] = a_fma(a, 0, b[FEW_PANEL_VECS - 1], acc[FEW_PANEL_VECS - 1]);
+}
+
+/* few_dots() on stored panels: the keys of the FEW_PANELS that begin at `from`. */
+static ALWAYS_INLINE void few_panel_dots(const tril_dtype type, const int rows, const int real, const float *q,
+                                         const int dims, const struct tril_rows *from, float *s,
+                                         struct few_stream *stream)
+{
+    const size_t q_row = (size_t)dims;
+    const float *last = q + (size_t)(real - 1) * q_row;
+    const int bytes = PANEL * (int)tril_unit_bytes(type),
+              lines = 4 * FEW_PANELS * bytes / LINE_BYTES; /* of four dims */
+    vf acc[MAX_ROWS][FEW_PANEL_VECS], scale[FEW_PANEL_VECS];
+    float scales[FEW_PANELS * PANEL];
+    for (int i = 0; type == TRIL_I8 && i < FEW_PANELS * PANEL; i++)
+        scales[i] = tril_scale_of(&from[i / PANEL], i % PANEL);
+    UNROLL
+    for (int j = 0; j < FEW_PANEL_VECS; j++)
+        scale[j] = type == TRIL_I8 ? v_load(scales + j * V_LANES) : v_zero();
+#define DO(r)                                                                                                          \
+    if (r < rows) {                                                                                                    \
+        UNROLL                                                                                                         \
+        for (int j = 0; j < FEW_PANEL_VECS; j++)                                                                       \
+            acc[r][j] = v_zero();                                                                                      \
+    }
+    EACH_ROW(DO)
+#undef DO
+    for (int d = 0; d < dims; d++, q++, last++) {
+        vf b[FEW_PANEL_VECS];
+        UNROLL
+        for (int j = 0; j < FEW_PANEL_VECS; j++)
+            b[j] = load_vec(type, from[j * V_LANES / PANEL].data + (int64_t)d * bytes, j * V_LANES % PANEL, scale[j]);
+#define DO(r)                                                                                                          \
+    if (r < rows) few_panel_fma(r == rows - 1 ? last : q + r * q_row, b, acc[r]);
+        EACH_ROW(DO)
+#undef DO
+        if (lines < 4 ? d % 4 == 3 : d % 2 == 1) few_pull(stream, lines < 4 ? lines : lines / 2);
+    }
+#define DO(r)                                                                                                          \
+    if (r < rows) {                                                                                                    \
+        UNROLL                                                                                                         \
+        for (int j = 0; j < FEW_PANEL_VECS; j++)                                                                       \
+            v_store(s + few_twice(r, rows, real) * FEW_ROW + j * V_LANES, acc[r][j]);                                  \
+    }
+    EACH_ROW(DO)
+#undef DO
+}
+
+#define PANEL_DOTS(name, type)                                                                                         \
+    static NOINLINE void few_panels_##name(TYPED_DOTS_ARGS)                                                            \
+    {                                                                                                                  \
+        BY_ROWS(few_panel_dots, type, rows, q, dims, from, s, stream);                                                 \
+    }
+PANEL_DOTS(f16, TRIL_F16)
+PANEL_DOTS(bf16, TRIL_BF16)
+PANEL_DOTS(i8, TRIL_I8)
+#undef PANEL_DOTS
+
+static void (*const few_panels_by_type[TRIL_DTYPE_COUNT])(TYPED_DOTS_ARGS) = {
+    [TRIL_F16] = few_panels_f16, [TRIL_BF16] = few_panels_bf16, [TRIL_I8] = few_panels_i8};
+
+/* The same for as many of n keys as fill panels; how many those are. */
+static int few_panel_keys(const struct tril_job *job, const struct tril_task *task, int64_t key, int n, int64_t head,
+                          const float *q, float *s, struct few_stream *stream)
+{
+    const tril_tensor *x = &job->call->k;
+    const int dims = job->call->qk_dim, rows = few_rows_of(job, task);
+    int done = 0;
+    for (int panels; done + PANEL <= n; done += panels * PANEL) {
+        struct tril_rows k[FEW_PANELS];
+        panels = n - done >= FEW_PANELS * PANEL ? FEW_PANELS : 1;
+        for (int i = 0; i < FEW_PANELS; i++) /* one alone takes part twice, see few_keys() */
+            k[i] = tril_rows_at(job, task, x, key + done + (i < panels ? i * PANEL : 0), task->head + head);
+        for (int r = 0; r < rows; r += FEW_TYPED_ROWS)
+            few_panels_by_type[x->dtype](few_rows_left(rows, r), q + r * dims, dims, k, s + r * FEW_ROW + done, stream);
+    }
+    return done;
+}
+
 /* Scores of n keys of one step, from position `key` on, for all rows of K/V head task->head + head. */
 static void few_keys(const struct tril_job *job, const struct tril_task *task, int64_t key, int n, int64_t head,
                      float *ws, struct few_stream *stream)
@@ -567,9 +663,10 @@ static void few_keys(const struct tril_job *job, const struct tril_task *task, i
                                            stream);
             if (!typed) few_dots_by_rows[rows - 1](q, dims, k[0].data, k[0].stride, s + done, stream);
         }
-        if (done == n) return;
-        done = done / PANEL * PANEL; /* where a panel begins */
+        if (done < n) done = done / PANEL * PANEL; /* where a panel begins */
     }
+    if (few_in_panels(x, rows)) done = few_panel_keys(job, task, key, n, head, q, s, stream);
+    if (done == n) return;
     const struct tile_b panels = panels_of(job, task, task->head + head, key + done, n - done, ws + job->plan->k);
     for (int r = 0, group; r < rows; r += group) {
         group = tile_share(rows - r, TILE_ROWS);
