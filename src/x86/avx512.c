@@ -8,7 +8,7 @@
  *    a5  c50 c51 c52 c53
  *
  *   vfmadd231ps zmm: latency 4, one per cycle on Zen 4, two on Zen 5 and server Intel cores: at most 8 chains are
- * needed to fill them, and 24 are there. 10 loads per 24 fma: the loads never bind, B may come from L2.
+ *   needed to fill them, and 24 are there. 10 loads per 24 fma: the loads never bind, B may come from L2.
  */
 #define TIER_BF16 0 /* without its instruction AVX2 is nearly as good at pairs */
 #include "vec_avx512.h"
