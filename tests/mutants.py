@@ -137,7 +137,7 @@ ENGINE = [
      'PANEL * (size_t)job->call->qk_dim'),
     ('panels_of_first_head', 'engine/few.h', 'panels_of(job, task, task->head + head,',
      'panels_of(job, task, task->head,'),
-    ('panels_of_a_run', 'engine/weights.h', '(size_t)(b * TRIL_KEY_BLOCK / PANEL) * panels.panel_stride',
+    ('panels_of_a_run', 'engine/weights.h', '(size_t)(b * TRIL_KEY_BLOCK / PANEL) * panels->panel_stride',
      '(size_t)(b * TRIL_KEY_BLOCK / PANEL) * PANEL * (size_t)job->call->qk_dim'),
     ('panels_of_any_type', 'engine/pack.h', 'k->layout == TRIL_PANELS && k->dtype == TRIL_F32 &&',
      'k->layout == TRIL_PANELS &&'),

@@ -45,7 +45,8 @@ static void attend_fold(const struct tril_plan *plan, float *o, const float *blo
 
 /* attend_rows() where rows see the block in part. */
 static NOINLINE void attend_edge(const struct tril_job *job, const struct tril_task *task, const struct block *block,
-                                 const struct tril_task_row *row, struct tile_b values, size_t r, int n, float *ws)
+                                 const struct tril_task_row *row, const struct tile_b *values, size_t r, int n,
+                                 float *ws)
 {
     const struct tril_plan *plan = job->plan;
     const bool alone = tril_blockwise(job, task);
@@ -83,7 +84,7 @@ static NOINLINE void attend_edge(const struct tril_job *job, const struct tril_t
 
 /* Rows r ... r+n-1 of the task against one packed block; those that see no later block are closed. */
 static void attend_rows(const struct tril_job *job, const struct tril_task *task, const struct block *block,
-                        struct tile_b values, size_t r, int n, float *ws)
+                        const struct tile_b *values, size_t r, int n, float *ws)
 {
     const struct tril_plan *plan = job->plan;
     const tril_attention *call = job->call;
@@ -150,7 +151,7 @@ static void attend_many(const struct tril_job *job, const struct tril_task *task
                 block_queries(job, task, from, (int)(begun - from), rows, ws + plan->q);
                 attend_blank(0.0f, ws + plan->o + from * (size_t)plan->v_row, (begun - from) * (size_t)plan->v_row);
             }
-            attend_rows(job, task, &block, values, r, n, ws);
+            attend_rows(job, task, &block, &values, r, n, ws);
         }
     }
 }

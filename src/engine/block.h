@@ -148,33 +148,34 @@ static void block_begin(size_t rows, float *row_max, float *row_sum)
 /* A tile for each number of rows, up to TILE_ROWS. The arguments but `rows` are constants or pass through, so every
  * case is its own unrolled kernel. */
 static ALWAYS_INLINE void scores_of(const bool pairs, const int vecs, const int rows, const float *q, size_t dims,
-                                    struct tile_b b, float *s, size_t s_row)
+                                    const struct tile_b *b, float *s, size_t s_row)
 {
     bool sure = true;
 #define DO(r)                                                                                                          \
-    if (r < TILE_ROWS && rows == r + 1) sure = tile_scores(pairs, r + 1, vecs, q, dims, b, dims, s, s_row);
+    if (r < TILE_ROWS && rows == r + 1) sure = tile_scores(pairs, r + 1, vecs, q, dims, *b, dims, s, s_row);
     EACH_ROW(DO)
 #undef DO
     if (pairs && !sure) slow_scores(rows, vecs, q, dims, b, dims, s, s_row);
 }
 
-static ALWAYS_INLINE void fold_of(const bool pairs, const int vecs, const int rows, const float *p, struct tile_b b,
-                                  const size_t *end, float *o, size_t o_row, const float *old, const float *fresh)
+static ALWAYS_INLINE void fold_of(const bool pairs, const int vecs, const int rows, const float *p,
+                                  const struct tile_b *b, const size_t *end, float *o, size_t o_row, const float *old,
+                                  const float *fresh)
 {
     bool sure = true;
 #define DO(r)                                                                                                          \
     if (r < TILE_ROWS && rows == r + 1)                                                                                \
-        sure = tile_fold(pairs, r + 1, vecs, p, TRIL_SCORE_ROW, b, end, o, o_row, old, fresh);
+        sure = tile_fold(pairs, r + 1, vecs, p, TRIL_SCORE_ROW, *b, end, o, o_row, old, fresh);
     EACH_ROW(DO)
 #undef DO
     if (pairs && !sure) slow_fold(rows, vecs, p, TRIL_SCORE_ROW, b, end, o, o_row, old, fresh);
 }
 
 /* One function per tile width: what the disassembly test and a profile look for. */
-#define SCORES_ARGS const int rows, const float *q, size_t dims, struct tile_b b, float *s, size_t s_row
+#define SCORES_ARGS const int rows, const float *q, size_t dims, const struct tile_b *b, float *s, size_t s_row
 #define FOLD_ARGS                                                                                                      \
-    const int rows, const float *p, struct tile_b b, const size_t *end, float *o, size_t o_row, const float *old,      \
-        const float *fresh
+    const int rows, const float *p, const struct tile_b *b, const size_t *end, float *o, size_t o_row,                 \
+        const float *old, const float *fresh
 #define WIDTH(pairs, prefix, vecs)                                                                                     \
     static NOINLINE void prefix##scores_v##vecs(SCORES_ARGS)                                                           \
     {                                                                                                                  \
@@ -226,11 +227,11 @@ static void (*const pair_fold_by_vecs[])(FOLD_ARGS) = BY_WIDTH(pair_fold);
 _Static_assert(sizeof(scores_by_vecs) / sizeof(scores_by_vecs[0]) == TILE_VECS, "a function per tile width");
 
 #if TIER_F32
-static NOINLINE void scaled_full(const int rows, const float *q, size_t dims, struct tile_b b, float c, float *s,
+static NOINLINE void scaled_full(const int rows, const float *q, size_t dims, const struct tile_b *b, float c, float *s,
                                  size_t s_row, float *best)
 {
 #define DO(r)                                                                                                          \
-    if (r < TILE_ROWS && rows == r + 1) tile_scaled(r + 1, q, dims, b, dims, c, s, s_row, best);
+    if (r < TILE_ROWS && rows == r + 1) tile_scaled(r + 1, q, dims, *b, dims, c, s, s_row, best);
     EACH_ROW(DO)
 #undef DO
 }
@@ -240,7 +241,7 @@ static NOINLINE void scaled_full(const int rows, const float *q, size_t dims, st
 static NOINLINE void half_fold(FOLD_ARGS)
 {
 #define DO(r)                                                                                                          \
-    if (r < TILE_ROWS && rows == r + 1) tile_half_fold(r + 1, p, TRIL_SCORE_ROW, b, end, o, o_row, old, fresh);
+    if (r < TILE_ROWS && rows == r + 1) tile_half_fold(r + 1, p, TRIL_SCORE_ROW, *b, end, o, o_row, old, fresh);
     EACH_ROW(DO)
 #undef DO
 }
@@ -269,12 +270,12 @@ static ALWAYS_INLINE void block_scores(const struct tril_job *job, const struct 
 {
     const bool pairs = in_pairs(job);
     const size_t dims = (size_t)(pairs ? pairs_of(job->call->qk_dim) : job->call->qk_dim);
-    const struct tile_b keys = block->panels;
+    const struct tile_b *keys = &block->panels;
     const int vecs = (end + V_LANES - 1) / V_LANES;
     for (int j = from / V_LANES; j < vecs;) {
         const int width = tile_share(vecs - j, TILE_VECS);
-        const struct tile_b b = {tile_b_at(&keys, j), keys.k_stride, keys.panel_stride};
-        (pairs ? pair_scores_by_vecs : scores_by_vecs)[width - 1](n, ws + job->plan->q + r * dims, dims, b,
+        const struct tile_b b = {tile_b_at(keys, j), keys->k_stride, keys->panel_stride};
+        (pairs ? pair_scores_by_vecs : scores_by_vecs)[width - 1](n, ws + job->plan->q + r * dims, dims, &b,
                                                                   s + j * V_LANES, s_row);
         j += width;
     }
@@ -317,13 +318,13 @@ static ALWAYS_INLINE void block_scaled(const struct tril_job *job, const struct 
                                        const float *ws, float *s, float *max)
 {
     const size_t dims = (size_t)job->call->qk_dim;
-    const struct tile_b keys = block->panels;
+    const struct tile_b *keys = &block->panels;
     float best[TILE_ROWS * V_LANES];
     for (int i = 0; i < n; i++)
         v_store(best + i * V_LANES, v_set1(MINUS_INF));
     for (int j = 0; j < TRIL_KEY_BLOCK / V_LANES; j += TILE_VECS) {
-        const struct tile_b b = {tile_b_at(&keys, j), keys.k_stride, keys.panel_stride};
-        scaled_full(n, ws + job->plan->q + r * dims, dims, b, job->log2_scale, s + j * V_LANES, TRIL_SCORE_ROW, best);
+        const struct tile_b b = {tile_b_at(keys, j), keys->k_stride, keys->panel_stride};
+        scaled_full(n, ws + job->plan->q + r * dims, dims, &b, job->log2_scale, s + j * V_LANES, TRIL_SCORE_ROW, best);
     }
     for (int i = 0; i < n; i++)
         max[i] = softmax_top(v_load(best + i * V_LANES));
@@ -408,8 +409,8 @@ static struct tile_b block_values(const struct tril_job *job, const struct tril_
 
 /* Folds the block's weights times its values into n rows of the output. Rows in the workspace are whole panels, of
  * which what no column of the head reaches is left as it is. */
-static void block_fold(const struct tril_job *job, int n, const float *ws, const size_t *end, struct tile_b values,
-                       float *o, const float *old, const float *fresh)
+static void block_fold(const struct tril_job *job, int n, const float *ws, const size_t *end,
+                       const struct tile_b *values, float *o, const float *old, const float *fresh)
 {
     const struct tril_plan *plan = job->plan;
     const size_t o_row = (size_t)plan->v_row;
@@ -418,14 +419,14 @@ static void block_fold(const struct tril_job *job, int n, const float *ws, const
     const int left = job->call->v_dim % V_LANES;
     if (left > 0 && left <= V_LANES / 2 && !in_pairs(job)) {
         vecs--;
-        const struct tile_b b = {tile_b_at(&values, vecs), values.k_stride, values.panel_stride};
-        half_fold(n, ws + plan->s, b, end, o + vecs * V_LANES, o_row, old, fresh);
+        const struct tile_b b = {tile_b_at(values, vecs), values->k_stride, values->panel_stride};
+        half_fold(n, ws + plan->s, &b, end, o + vecs * V_LANES, o_row, old, fresh);
     }
 #endif
     for (int j = 0; j < vecs;) {
         const int width = tile_share(vecs - j, TILE_VECS);
-        const struct tile_b b = {tile_b_at(&values, j), values.k_stride, values.panel_stride};
-        (in_pairs(job) ? pair_fold_by_vecs : fold_by_vecs)[width - 1](n, ws + plan->s, b, end, o + j * V_LANES, o_row,
+        const struct tile_b b = {tile_b_at(values, j), values->k_stride, values->panel_stride};
+        (in_pairs(job) ? pair_fold_by_vecs : fold_by_vecs)[width - 1](n, ws + plan->s, &b, end, o + j * V_LANES, o_row,
                                                                       old, fresh);
         j += width;
     }

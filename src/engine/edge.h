@@ -29,7 +29,7 @@ static void edge_scores(const struct tril_job *job, const struct block *block, s
 
 #if TIER_F32
 static void edge_chains(const struct tril_job *job, const uint8_t *seen, int keys, int n, const float *p,
-                        struct tile_b values, float *o)
+                        const struct tile_b *values, float *o)
 {
     const size_t o_row = (size_t)job->plan->v_row;
     const int vecs = (int)o_row / V_LANES;
@@ -37,9 +37,9 @@ static void edge_chains(const struct tril_job *job, const uint8_t *seen, int key
     for (struct patch patch = {0}; next_patch(seen, keys, n, &patch);) {
         for (int j = 0, width; j < vecs; j += width) {
             width = tile_share(vecs - j, TILE_VECS);
-            const struct tile_b b = {tile_b_at(&values, j) + (size_t)patch.from * values.k_stride, values.k_stride,
-                                     values.panel_stride};
-            more_by_vecs[width - 1](patch.rows, p + patch.row * EDGE_ROW, b, (size_t)patch.from, (size_t)patch.to,
+            const struct tile_b b = {tile_b_at(values, j) + (size_t)patch.from * values->k_stride, values->k_stride,
+                                     values->panel_stride};
+            more_by_vecs[width - 1](patch.rows, p + patch.row * EDGE_ROW, &b, (size_t)patch.from, (size_t)patch.to,
                                     o + (size_t)patch.row * o_row + j * V_LANES, o_row, &none);
         }
     }
@@ -69,11 +69,11 @@ static ALWAYS_INLINE bool edge_pair_chain(const int vecs, const uint8_t *seen, c
 }
 
 /* The same without haste, one column after the other. */
-static NOINLINE void edge_slow_chain(int vecs, const uint8_t *seen, int bit, int keys, const float *p, struct tile_b b,
-                                     float *o)
+static NOINLINE void edge_slow_chain(int vecs, const uint8_t *seen, int bit, int keys, const float *p,
+                                     const struct tile_b *b, float *o)
 {
     for (int j = 0; j < vecs * V_LANES; j++) {
-        const float *column = b.data + (size_t)(j / PANEL) * b.panel_stride + (size_t)(j % PANEL);
+        const float *column = b->data + (size_t)(j / PANEL) * b->panel_stride + (size_t)(j % PANEL);
         float s = 0.0f;
         for (int k = 0; k < keys; k += 2) {
             const uint32_t first = (seen[k] >> bit & 1) != 0 ? 0xffff : 0;
@@ -81,32 +81,34 @@ static NOINLINE void edge_slow_chain(int vecs, const uint8_t *seen, int bit, int
             const uint32_t keep = first | second;
             if (keep == 0) continue;
             s = slow_dot(tril_float_to_bits(p[k / 2]) & keep,
-                         tril_float_to_bits(column[(size_t)(k / 2) * b.k_stride]) & keep, s);
+                         tril_float_to_bits(column[(size_t)(k / 2) * b->k_stride]) & keep, s);
         }
         o[j] = s;
     }
 }
 
-static NOINLINE void edge_pair_vec(const uint8_t *seen, int bit, int keys, const float *p, struct tile_b b, float *o)
+static NOINLINE void edge_pair_vec(const uint8_t *seen, int bit, int keys, const float *p, const struct tile_b *b,
+                                   float *o)
 {
-    if (!edge_pair_chain(1, seen, bit, keys, p, b, o)) edge_slow_chain(1, seen, bit, keys, p, b, o);
+    if (!edge_pair_chain(1, seen, bit, keys, p, *b, o)) edge_slow_chain(1, seen, bit, keys, p, b, o);
 }
 
-static NOINLINE void edge_pair_tile(const uint8_t *seen, int bit, int keys, const float *p, struct tile_b b, float *o)
+static NOINLINE void edge_pair_tile(const uint8_t *seen, int bit, int keys, const float *p, const struct tile_b *b,
+                                    float *o)
 {
-    if (!edge_pair_chain(TILE_VECS, seen, bit, keys, p, b, o)) edge_slow_chain(TILE_VECS, seen, bit, keys, p, b, o);
+    if (!edge_pair_chain(TILE_VECS, seen, bit, keys, p, *b, o)) edge_slow_chain(TILE_VECS, seen, bit, keys, p, b, o);
 }
 
 /* A row for itself: its few chains keep the unit for pairs as busy as those of a tile do. */
 static void edge_pair_chains(const struct tril_job *job, const uint8_t *seen, int keys, int n, const float *p,
-                             struct tile_b values, float *o)
+                             const struct tile_b *values, float *o)
 {
     const int vecs = (int)job->plan->v_row / V_LANES;
     for (int i = 0; i < n; i++, p += EDGE_ROW, o += job->plan->v_row) {
         for (int j = 0; j < vecs;) {
-            const struct tile_b b = {tile_b_at(&values, j), values.k_stride, values.panel_stride};
+            const struct tile_b b = {tile_b_at(values, j), values->k_stride, values->panel_stride};
             const bool tile = vecs - j >= TILE_VECS;
-            (tile ? edge_pair_tile : edge_pair_vec)(seen, i, keys, p, b, o + j * V_LANES);
+            (tile ? edge_pair_tile : edge_pair_vec)(seen, i, keys, p, &b, o + j * V_LANES);
             j += tile ? TILE_VECS : 1;
         }
     }
@@ -114,7 +116,7 @@ static void edge_pair_chains(const struct tril_job *job, const uint8_t *seen, in
 #endif
 
 static void edge_outputs(const struct tril_job *job, const uint8_t *seen, int keys, int n, const float *p,
-                         struct tile_b values, float *o)
+                         const struct tile_b *values, float *o)
 {
     for (size_t i = 0; i < (size_t)n * (size_t)job->plan->v_row; i += V_LANES)
         v_store(o + i, v_zero());

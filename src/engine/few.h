@@ -673,7 +673,7 @@ static void few_keys(const struct tril_job *job, const struct tril_task *task, i
         for (int j = 0, width; done + j * V_LANES < n; j += width) {
             width = tile_share((n - done + V_LANES - 1) / V_LANES - j, TILE_VECS);
             const struct tile_b b = {tile_b_at(&panels, j), panels.k_stride, panels.panel_stride};
-            scores_by_vecs[width - 1](group, q + (size_t)r * (size_t)dims, (size_t)dims, b,
+            scores_by_vecs[width - 1](group, q + (size_t)r * (size_t)dims, (size_t)dims, &b,
                                       s + (size_t)r * FEW_ROW + done + j * V_LANES, FEW_ROW);
         }
     }
@@ -751,13 +751,13 @@ static ALWAYS_INLINE void few_more(const int rows, const int vecs, const float *
 }
 
 #define MORE_ARGS                                                                                                      \
-    const int rows, const float *p, struct tile_b b, size_t k, size_t end, float *o, size_t o_row,                     \
+    const int rows, const float *p, const struct tile_b *b, size_t k, size_t end, float *o, size_t o_row,              \
         struct few_stream *stream
 
 static ALWAYS_INLINE void more_of(const int vecs, MORE_ARGS)
 {
 #define DO(r)                                                                                                          \
-    if (r < TILE_ROWS && rows == r + 1) few_more(r + 1, vecs, p, b, k, end, o, o_row, stream);
+    if (r < TILE_ROWS && rows == r + 1) few_more(r + 1, vecs, p, *b, k, end, o, o_row, stream);
     EACH_ROW(DO)
 #undef DO
 }
@@ -833,11 +833,11 @@ static void few_chain(const struct tril_job *job, const struct few_rows v, size_
     for (int j = 0, width; j < v.vecs; j += width) {
         width = tile_share(v.vecs - j, TILE_VECS);
         const struct tile_b b = {v.v + j * V_LANES, v.stride, PANEL}; /* a row's panels follow each other */
-        more_by_vecs[width - 1](n, p, b, k, end, o + j * V_LANES, o_row, stream);
+        more_by_vecs[width - 1](n, p, &b, k, end, o + j * V_LANES, o_row, stream);
     }
     if (v.tail != NULL) {
         const struct tile_b b = {v.tail, PANEL, PANEL};
-        more_v1(n, p, b, k, end, o + v.vecs * V_LANES, o_row, stream);
+        more_v1(n, p, &b, k, end, o + v.vecs * V_LANES, o_row, stream);
     }
 }
 

@@ -104,22 +104,22 @@ static float slow_chain(const float *a, const struct tile_b *b, int column, size
     return s;
 }
 
-static NOINLINE void slow_scores(int rows, int vecs, const float *a, size_t a_row, struct tile_b b, size_t n, float *s,
-                                 size_t s_row)
+static NOINLINE void slow_scores(int rows, int vecs, const float *a, size_t a_row, const struct tile_b *b, size_t n,
+                                 float *s, size_t s_row)
 {
     for (int r = 0; r < rows; r++) {
         for (int j = 0; j < vecs * V_LANES; j++)
-            s[(size_t)r * s_row + (size_t)j] = slow_chain(a + (size_t)r * a_row, &b, j, 2 * n);
+            s[(size_t)r * s_row + (size_t)j] = slow_chain(a + (size_t)r * a_row, b, j, 2 * n);
     }
 }
 
-static NOINLINE void slow_fold(int rows, int vecs, const float *a, size_t a_row, struct tile_b b, const size_t *end,
-                               float *o, size_t o_row, const float *old, const float *fresh)
+static NOINLINE void slow_fold(int rows, int vecs, const float *a, size_t a_row, const struct tile_b *b,
+                               const size_t *end, float *o, size_t o_row, const float *old, const float *fresh)
 {
     for (int r = 0; r < rows; r++) {
         float *row = o + (size_t)r * o_row;
         for (int j = 0; j < vecs * V_LANES; j++) {
-            const float chain = slow_chain(a + (size_t)r * a_row, &b, j, end[r]);
+            const float chain = slow_chain(a + (size_t)r * a_row, b, j, end[r]);
             row[j] = __builtin_fmaf(row[j], old[r], chain * fresh[r]);
         }
     }

@@ -286,8 +286,8 @@ static void weights_ask(const struct tril_job *job, const struct tril_task *task
 }
 
 /* t of rows r ... r+n-1 of the task against a packed run of blocks that begins at key `first`, and what follows. */
-static void weights_rows(const struct tril_job *job, const struct tril_task *task, int64_t first, struct tile_b panels,
-                         const struct weights_pass pass, size_t r, int n, float *ws)
+static void weights_rows(const struct tril_job *job, const struct tril_task *task, int64_t first,
+                         const struct tile_b *panels, const struct weights_pass pass, size_t r, int n, float *ws)
 {
     const struct tril_plan *plan = job->plan;
     float *s = ws + plan->s;
@@ -305,8 +305,8 @@ static void weights_rows(const struct tril_job *job, const struct tril_task *tas
         const size_t from = block.first_row > r ? block.first_row - r : 0;
         const size_t to = block.last_row < r + (size_t)n ? (block.last_row > r ? block.last_row - r : 0) : (size_t)n;
         if (from >= to) continue;
-        block.panels = panels;
-        block.panels.data += (size_t)(b * TRIL_KEY_BLOCK / PANEL) * panels.panel_stride;
+        block.panels = *panels;
+        block.panels.data += (size_t)(b * TRIL_KEY_BLOCK / PANEL) * panels->panel_stride;
         weights_block(job, task, &block, row + from, r + from, (int)(to - from), pass.count, ws,
                       s + from * TRIL_SCORE_ROW + b * TRIL_KEY_BLOCK);
     }
@@ -351,7 +351,7 @@ static void weights_walk(const struct tril_job *job, const struct tril_task *tas
         for (size_t r = block_at(job, task, first).first_row; r < rows; r += TILE_ROWS) {
             const int n = rows - r < TILE_ROWS ? (int)(rows - r) : TILE_ROWS;
             if (first == task->first && pass.count) block_queries(job, task, r, n, rows, ws + job->plan->q);
-            weights_rows(job, task, first, panels, pass, r, n, ws);
+            weights_rows(job, task, first, &panels, pass, r, n, ws);
         }
     }
 }
