@@ -26,6 +26,15 @@
 /* And some lines more: 100 ns of latency at full bandwidth. */
 #define FEW_AHEAD 1024
 _Static_assert(FEW_STEP % PANEL == 0, "steps are whole panels");
+/* In vectors of a whole line P V of f32 takes a line of values in a third of the time that memory takes for one: asked
+ * for at that rate, requests are dropped for want of room. Where keys and values are more than a core's share of the
+ * last-level cache, they are asked for behind the arithmetic instead, one by one, about as fast as memory answers. */
+#define FEW_FAR_BYTES ((int64_t)16 << 20)
+
+static bool few_is_far(const tril_attention *call)
+{
+    return V_LANES == PANEL && call->v.dtype == TRIL_F32 && call->k.bytes / 2 + call->v.bytes / 2 >= FEW_FAR_BYTES / 2;
+}
 
 /* Panels of n keys from position `first` on, which begins one: the host's own, or packed into `to`. */
 static struct tile_b panels_of(const struct tril_job *job, const struct tril_task *task, int64_t head, int64_t first,
@@ -119,6 +128,7 @@ struct few_stream {
     int64_t block_left; /* lines of this block's keys, or of its values, behind the budget */
     int64_t first;      /* the block's first key */
     bool values, over;
+    bool far; /* values are not asked for between their arithmetic, but behind it: see FEW_FAR_BYTES */
     /* Pages: runs until the next page, and of a whole one; where its number stands; what numbers count from. */
     int64_t runs, of_page;
     const int32_t *page;
@@ -239,7 +249,7 @@ static void few_open(struct few_stream *s, const struct tril_job *job, const str
 {
     const tril_tensor *k = &job->call->k;
     const int dims = job->call->qk_dim, step = few_step(k, dims, few_rows_of(job, task));
-    *s = (struct few_stream){.first = task->first};
+    *s = (struct few_stream){.first = task->first, .far = few_is_far(job->call)};
     few_stream_block(s, job, task);
     few_budget(s, job, task,
                (int64_t)few_run_lines(k, dims, task->heads) * (step / few_run_tokens(k, dims, task->heads)) +
@@ -1052,6 +1062,7 @@ static void few_values(const struct tril_job *job, const struct tril_task *task,
     const tril_tensor *x = &job->call->v;
     const int rows = few_rows_of(job, task), step = few_step(x, job->call->v_dim, rows);
     const bool typed = few_is_typed(x, job->call->v_dim, rows);
+    struct few_stream none = {.budget = 0};
     bool edge = false;
     for (int r = 0; r < rows; r++)
         edge |= few_is_edge(job, task, &row[r], first);
@@ -1065,7 +1076,8 @@ static void few_values(const struct tril_job *job, const struct tril_task *task,
                 if (typed)
                     few_typed_values(job, task, row, first + k, n, head, row_end, edge, ws, stream);
                 else
-                    few_head_values(job, task, row, first + k, n, head, row_end, edge, ws, stream);
+                    few_head_values(job, task, row, first + k, n, head, row_end, edge, ws,
+                                    stream->far ? &none : stream);
             }
         }
     }
