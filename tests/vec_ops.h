@@ -240,7 +240,7 @@ static void op_half_zero(float *to)
 
 static void op_half(float *to, const float *a, const float *b, const float *c)
 {
-    h_store(to, h_fma(h_load(a), h_set1(*b), h_mul(h_load(c), h_set1(*a))));
+    h_store(to, h_fma(h_load(a), h_set1(*b), h_mul(h_load(c), h_of(a_load1(a)))));
 }
 #endif
 

@@ -238,13 +238,33 @@ static NOINLINE void scaled_full(const int rows, const float *q, size_t dims, co
 #endif
 
 #if V_HALF && TIER_F32
-static NOINLINE void half_fold(FOLD_ARGS)
+static ALWAYS_INLINE void half_fold_of(const int vecs, FOLD_ARGS)
 {
 #define DO(r)                                                                                                          \
-    if (r < TILE_ROWS && rows == r + 1) tile_half_fold(r + 1, p, TRIL_SCORE_ROW, *b, end, o, o_row, old, fresh);
+    if (r < TILE_ROWS && rows == r + 1) tile_half_fold(r + 1, vecs, p, TRIL_SCORE_ROW, *b, end, o, o_row, old, fresh);
     EACH_ROW(DO)
 #undef DO
 }
+
+/* By whole vectors; none is as wide as the tile, since it shares with its neighbours. */
+static NOINLINE void half_fold_v1(FOLD_ARGS)
+{
+    half_fold_of(1, rows, p, b, end, o, o_row, old, fresh);
+}
+
+static NOINLINE void half_fold_v2(FOLD_ARGS)
+{
+    half_fold_of(2, rows, p, b, end, o, o_row, old, fresh);
+}
+
+static NOINLINE void half_fold_v3(FOLD_ARGS)
+{
+    half_fold_of(3, rows, p, b, end, o, o_row, old, fresh);
+}
+
+static void (*const half_fold_by_vecs[])(FOLD_ARGS) = {half_fold_v1, half_fold_v2, half_fold_v3};
+
+_Static_assert(sizeof(half_fold_by_vecs) / sizeof(half_fold_by_vecs[0]) == TILE_VECS - 1, "a function per width");
 #endif
 
 /* How many of `left` vectors or rows the next tile takes, `most` at once: as even as can be, since a narrow last tile
@@ -414,18 +434,17 @@ static void block_fold(const struct tril_job *job, int n, const float *ws, const
 {
     const struct tril_plan *plan = job->plan;
     const size_t o_row = (size_t)plan->v_row;
-    int vecs = (job->call->v_dim + V_LANES - 1) / V_LANES;
-#if V_HALF && TIER_F32
-    const int left = job->call->v_dim % V_LANES;
-    if (left > 0 && left <= V_LANES / 2 && !in_pairs(job)) {
-        vecs--;
-        const struct tile_b b = {tile_b_at(values, vecs), values->k_stride, values->panel_stride};
-        half_fold(n, ws + plan->s, &b, end, o + vecs * V_LANES, o_row, old, fresh);
-    }
-#endif
+    const int vecs = (job->call->v_dim + V_LANES - 1) / V_LANES;
     for (int j = 0; j < vecs;) {
         const int width = tile_share(vecs - j, TILE_VECS);
         const struct tile_b b = {tile_b_at(values, j), values->k_stride, values->panel_stride};
+#if V_HALF && TIER_F32
+        const int left = job->call->v_dim - (j + width - 1) * V_LANES; /* in the tile's last vector */
+        if (left <= V_LANES / 2 && width > 1 && !in_pairs(job)) {
+            half_fold_by_vecs[width - 2](n, ws + plan->s, &b, end, o + j * V_LANES, o_row, old, fresh);
+            return;
+        }
+#endif
         (in_pairs(job) ? pair_fold_by_vecs : fold_by_vecs)[width - 1](n, ws + plan->s, &b, end, o + j * V_LANES, o_row,
                                                                       old, fresh);
         j += width;

@@ -280,37 +280,51 @@ static ALWAYS_INLINE bool tile_fold(const bool pairs, const int rows, const int 
 }
 
 #if V_HALF
-/* Half a vector of columns, from k to `end`: see tile_run(). */
-static ALWAYS_INLINE size_t tile_half_run(const int first, const int rows, const float *a, const size_t a_row,
-                                          struct tile_b *b, size_t k, const size_t end, vh acc[MAX_ROWS])
+/* `vecs` vectors of columns and half a one behind them, from k to `end`: see tile_run(). */
+static ALWAYS_INLINE size_t tile_half_run(const int first, const int rows, const int vecs, const float *a,
+                                          const size_t a_row, struct tile_b *b, size_t k, const size_t end,
+                                          tile_acc acc, vh half[MAX_ROWS])
 {
+    vf none = v_low_none(), bv[MAX_VECS];
     for (; k < end; k++, b->data += b->k_stride) {
-        const vh column = h_load(b->data);
+        const vh column = h_load(tile_b_at(b, vecs));
+        tile_columns(vecs, b, bv);
 #define DO(r)                                                                                                          \
-    if (tile_has(first, rows, r)) acc[r] = h_fma(h_set1(a[r * a_row + k]), column, acc[r]);
+    if (tile_has(first, rows, r)) {                                                                                    \
+        const va value = a_load1(a + r * a_row + k);                                                                   \
+        row_step(false, vecs, value, 0, bv, acc[r], &none);                                                            \
+        half[r] = h_fma(h_of(value), column, half[r]);                                                                 \
+    }
         EACH_ROW(DO)
 #undef DO
     }
     return k;
 }
 
-/* tile_fold() of floats on it. A core whose units are half as wide as its vectors takes half the time. */
-static ALWAYS_INLINE void tile_half_fold(const int rows, const float *a, const size_t a_row, struct tile_b b,
-                                         const size_t *end, float *o, const size_t o_row, const float *old,
-                                         const float *fresh)
+/* tile_fold() of floats on them. A core whose units are half as wide as its vectors takes half the time for the half;
+ * alone it would be too few chains to fill any core. */
+static ALWAYS_INLINE void tile_half_fold(const int rows, const int vecs, const float *a, const size_t a_row,
+                                         struct tile_b b, const size_t *end, float *o, const size_t o_row,
+                                         const float *old, const float *fresh)
 {
     size_t k = 0;
-    vh acc[MAX_ROWS];
+    tile_acc acc;
+    vh half[MAX_ROWS];
+    tile_zero(rows, vecs, acc);
 #define DO(r)                                                                                                          \
-    if (r < rows) acc[r] = h_zero();
+    if (r < rows) half[r] = h_zero();
     EACH_ROW(DO)
 #undef DO
 #define DO(r)                                                                                                          \
-    if (r < rows) k = tile_half_run(r, rows, a, a_row, &b, k, end[r], acc);
+    if (r < rows) k = tile_half_run(r, rows, vecs, a, a_row, &b, k, end[r], acc, half);
     EACH_ROW(DO)
 #undef DO
 #define DO(r)                                                                                                          \
-    if (r < rows) h_store(o + r * o_row, h_fma(h_load(o + r * o_row), h_set1(old[r]), h_mul(acc[r], h_set1(fresh[r]))));
+    if (r < rows) {                                                                                                    \
+        float *to = o + r * o_row + vecs * V_LANES;                                                                    \
+        row_fold(vecs, acc[r], o + r * o_row, old + r, fresh + r);                                                     \
+        h_store(to, h_fma(h_load(to), h_set1(old[r]), h_mul(half[r], h_set1(fresh[r]))));                              \
+    }
     EACH_ROW(DO)
 #undef DO
 }

@@ -46,6 +46,7 @@
  * Half a vector, where that takes half the time: V_HALF is 1 and vh a vector of V_LANES / 2 floats, or V_HALF is 0.
  *
  *   h_zero() h_set1(x) h_load(p) h_store(p, v) h_mul(a, b) h_fma(a, b, c)
+ *   h_of(a)                                 half of what a_load1() loaded: its value in every lane
  *
  * Math mode BF16. A float then stands for a pair of bf16 values, the first in its lower half; none is subnormal.
  *

@@ -302,6 +302,11 @@ static ALWAYS_INLINE vh h_set1(float x)
     return _mm256_set1_ps(x);
 }
 
+static ALWAYS_INLINE vh h_of(va a)
+{
+    return _mm512_castps512_ps256(a);
+}
+
 static ALWAYS_INLINE vh h_mul(vh a, vh b)
 {
     return _mm256_mul_ps(a, b);
