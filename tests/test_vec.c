@@ -101,25 +101,33 @@ static bool arithmetic_holds(const struct vec_ops *ops, struct rng *rng, const f
     return ok && (ops->zero(got), lanes_are("v_zero", got, want[0], n));
 }
 
-/* Half a vector, and nothing read or written behind it. */
+/* Halves of vectors, and nothing read or written behind them. */
 static bool half_holds(const struct vec_ops *ops, struct rng *rng, const float *a, const float *b, const float *c)
 {
-    if (ops->half == NULL) return true;
-    float want[MOST] = {0.0f};
-    const int n = ops->lanes / 2;
+    if (ops->half_load == NULL) return true;
+    float got_all[MOST], want[4][MOST];
+    const int all = ops->lanes, n = all / 2;
     struct area got = area_new((size_t)n * sizeof *a, GUARD_AFTER, 0),
                 x = area_new((size_t)n * sizeof *a, GUARD_AFTER, 0);
     struct area y = area_new((size_t)n * sizeof *a, GUARD_AFTER, 0);
-    float *to = (float *)(void *)got.data;
+    float *to = (float *)(void *)got.data, *lower = (float *)(void *)x.data, *upper = (float *)(void *)y.data;
     (void)rng;
-    memcpy(x.data, a, x.bytes);
-    memcpy(y.data, c, y.bytes);
-    ops->half_zero(to);
-    bool ok = lanes_are("h_zero", to, want, n);
-    for (int i = 0; i < n; i++)
-        want[i] = fmaf(a[i], b[0], c[i] * a[0]);
-    ops->half(to, (const float *)(const void *)x.data, b, (const float *)(const void *)y.data);
-    ok = ok && lanes_are("h_fma", to, want, n);
+    memcpy(lower, a, x.bytes);
+    memcpy(upper, b, y.bytes);
+    for (int i = 0; i < all; i++) {
+        want[0][i] = i < n ? a[i] : b[i - n];
+        want[1][i] = a[i % n];
+        want[2][i] = i < n ? a[i] : b[i];
+        want[3][i] = i < n ? c[i] : fmaf(a[i], b[i], c[i]);
+    }
+    bool ok = (ops->half_load(got_all, lower, upper), lanes_are("h_load", got_all, want[0], all));
+    ok = ok && (ops->half_twice(got_all, lower), lanes_are("h_twice", got_all, want[1], all));
+    ok = ok && (ops->half_join(got_all, a, b), lanes_are("h_join", got_all, want[2], all));
+    ok = ok && (ops->half_fma(got_all, a, b, c), lanes_are("h_fma_upper", got_all, want[3], all));
+    ops->half_store(to, got_all, c);
+    ok = ok && lanes_are("h_store", to, c, n) && lanes_are("h_store_upper", got_all, c + n, n);
+    ops->half_store(got_all, to, c);
+    ok = ok && lanes_are("h_store_upper", to, c + n, n) && lanes_are("h_store", got_all, c, n);
     area_free(&got);
     area_free(&x);
     area_free(&y);

@@ -233,14 +233,30 @@ static void op_a_fma_at(float *to, const float *a, const float *b, const float *
 }
 
 #if V_HALF
-static void op_half_zero(float *to)
+static void op_half_load(float *to, const float *p, const float *q)
 {
-    h_store(to, h_zero());
+    v_store(to, h_load(p, q));
 }
 
-static void op_half(float *to, const float *a, const float *b, const float *c)
+static void op_half_twice(float *to, const float *p)
 {
-    h_store(to, h_fma(h_load(a), h_set1(*b), h_mul(h_load(c), h_of(a_load1(a)))));
+    v_store(to, h_twice(p));
+}
+
+static void op_half_store(float *lower, float *upper, const float *from)
+{
+    h_store(lower, v_load(from));
+    h_store_upper(upper, v_load(from));
+}
+
+static void op_half_join(float *to, const float *a, const float *b)
+{
+    v_store(to, h_join(v_load(a), v_load(b)));
+}
+
+static void op_half_fma(float *to, const float *a, const float *b, const float *c)
+{
+    v_store(to, h_fma_upper(v_load(a), v_load(b), v_load(c)));
 }
 #endif
 
@@ -335,7 +351,10 @@ const struct vec_ops VEC_OPS = {
     .a_dot = op_a_dot,
     .dot_exact = V_DOT_EXACT,
 #if V_HALF
-    .half_zero = op_half_zero,
-    .half = op_half,
+    .half_load = op_half_load,
+    .half_twice = op_half_twice,
+    .half_store = op_half_store,
+    .half_join = op_half_join,
+    .half_fma = op_half_fma,
 #endif
 };

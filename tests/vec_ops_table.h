@@ -51,9 +51,12 @@ struct vec_ops {
     void (*second_of_pair)(float *to, const float *b);
     void (*a_dot)(float *to, const float *a, int lane, const float *b, const float *c, int *low);
     int dot_exact;
-    /* half vectors, or null */
-    void (*half_zero)(float *to);
-    void (*half)(float *to, const float *a, const float *b, const float *c); /* a * b[0] + (c * a[0]) */
+    /* halves of vectors, or null */
+    void (*half_load)(float *to, const float *p, const float *q);
+    void (*half_twice)(float *to, const float *p);
+    void (*half_store)(float *lower, float *upper, const float *from);
+    void (*half_join)(float *to, const float *a, const float *b);
+    void (*half_fma)(float *to, const float *a, const float *b, const float *c);
 };
 
 #endif

@@ -280,52 +280,81 @@ static ALWAYS_INLINE bool tile_fold(const bool pairs, const int rows, const int 
 }
 
 #if V_HALF
+/* Spells out a statement for every two rows that a tile can have: row 2 i and the next. */
+#define EACH_PAIR(DO) DO(0) DO(1) DO(2) DO(3)
+
+/* The last half of a vector of columns, of rows r and r + 1 in one register. Where the first is not among the rows from
+ * `first` on, or the second not among `rows`, its half stays as it is, or is nothing to anyone. */
+static ALWAYS_INLINE void pair_step(const int first, const int rows, const int r, const va av[MAX_ROWS],
+                                    const vf columns, vf *acc)
+{
+    if (!tile_has(first, rows, r + 1))
+        *acc = v_fma(av[r], columns, *acc);
+    else if (first > r)
+        *acc = h_fma_upper(av[r + 1], columns, *acc);
+    else
+        *acc = v_fma(h_join(av[r], av[r + 1]), columns, *acc);
+}
+
 /* `vecs` vectors of columns and half a one behind them, from k to `end`: see tile_run(). */
 static ALWAYS_INLINE size_t tile_half_run(const int first, const int rows, const int vecs, const float *a,
                                           const size_t a_row, struct tile_b *b, size_t k, const size_t end,
-                                          tile_acc acc, vh half[MAX_ROWS])
+                                          tile_acc acc, vf half[MAX_ROWS / 2])
 {
     vf none = v_low_none(), bv[MAX_VECS];
+    va av[MAX_ROWS];
     for (; k < end; k++, b->data += b->k_stride) {
-        const vh column = h_load(tile_b_at(b, vecs));
+        const vf columns = h_twice(tile_b_at(b, vecs));
         tile_columns(vecs, b, bv);
 #define DO(r)                                                                                                          \
     if (tile_has(first, rows, r)) {                                                                                    \
-        const va value = a_load1(a + r * a_row + k);                                                                   \
-        row_step(false, vecs, value, 0, bv, acc[r], &none);                                                            \
-        half[r] = h_fma(h_of(value), column, half[r]);                                                                 \
-    }
+        av[r] = a_load1(a + r * a_row + k);                                                                            \
+        row_step(false, vecs, av[r], 0, bv, acc[r], &none);                                                            \
+    }                                                                                                                  \
+    if (r % 2 == 1 && tile_has(first, rows, r)) pair_step(first, rows, r - 1, av, columns, &half[r / 2]);              \
+    if (r % 2 == 0 && r + 1 == rows) pair_step(first, rows, r, av, columns, &half[r / 2]);
         EACH_ROW(DO)
 #undef DO
     }
     return k;
 }
 
-/* tile_fold() of floats on them. A core whose units are half as wide as its vectors takes half the time for the half;
- * alone it would be too few chains to fill any core. */
+static ALWAYS_INLINE void pair_fold(const bool both, const vf acc, float *o, const size_t o_row, const float *old,
+                                    const float *fresh)
+{
+    const size_t next = both ? o_row : 0;
+    const int i = both;
+    const vf before = h_load(o, o + next), was = h_join(v_set1(old[0]), v_set1(old[i]));
+    const vf sum = v_fma(before, was, v_mul(acc, h_join(v_set1(fresh[0]), v_set1(fresh[i]))));
+    if (both) h_store_upper(o + next, sum);
+    h_store(o, sum);
+}
+
+/* tile_fold() of floats on them. */
 static ALWAYS_INLINE void tile_half_fold(const int rows, const int vecs, const float *a, const size_t a_row,
                                          struct tile_b b, const size_t *end, float *o, const size_t o_row,
                                          const float *old, const float *fresh)
 {
     size_t k = 0;
     tile_acc acc;
-    vh half[MAX_ROWS];
+    vf half[MAX_ROWS / 2];
     tile_zero(rows, vecs, acc);
-#define DO(r)                                                                                                          \
-    if (r < rows) half[r] = h_zero();
-    EACH_ROW(DO)
+#define DO(i)                                                                                                          \
+    if (2 * i < rows) half[i] = v_zero();
+    EACH_PAIR(DO)
 #undef DO
 #define DO(r)                                                                                                          \
     if (r < rows) k = tile_half_run(r, rows, vecs, a, a_row, &b, k, end[r], acc, half);
     EACH_ROW(DO)
 #undef DO
 #define DO(r)                                                                                                          \
-    if (r < rows) {                                                                                                    \
-        float *to = o + r * o_row + vecs * V_LANES;                                                                    \
-        row_fold(vecs, acc[r], o + r * o_row, old + r, fresh + r);                                                     \
-        h_store(to, h_fma(h_load(to), h_set1(old[r]), h_mul(half[r], h_set1(fresh[r]))));                              \
-    }
+    if (r < rows) row_fold(vecs, acc[r], o + r * o_row, old + r, fresh + r);
     EACH_ROW(DO)
+#undef DO
+    o += vecs * V_LANES;
+#define DO(i)                                                                                                          \
+    if (2 * i < rows) pair_fold(2 * i + 1 < rows, half[i], o + 2 * i * o_row, o_row, old + 2 * i, fresh + 2 * i);
+    EACH_PAIR(DO)
 #undef DO
 }
 #endif

@@ -43,10 +43,12 @@
  *   a_fma(a, lane, b, c)                    b * (value `lane` of a) + c, rounded once
  *   a_fma_at(p, b, c)                       b * p[0] + c, rounded once, p[0] read anew each time where that is cheaper
  *
- * Half a vector, where that takes half the time: V_HALF is 1 and vh a vector of V_LANES / 2 floats, or V_HALF is 0.
+ * Two rows' halves in one vector, where vectors are so wide that half of one is worth the trouble: V_HALF is 1, or 0.
  *
- *   h_zero() h_set1(x) h_load(p) h_store(p, v) h_mul(a, b) h_fma(a, b, c)
- *   h_of(a)                                 half of what a_load1() loaded: its value in every lane
+ *   h_load(p, q) h_twice(p)                 V_LANES / 2 floats from p in the lower half, from q or p in the upper
+ *   h_store(p, v) h_store_upper(p, v)       the lower half, the upper one
+ *   h_join(a, b)                            the lower half of a, the upper one of b
+ *   h_fma_upper(a, b, c)                    v_fma(a, b, c) in the upper half, c in the lower one
  *
  * Math mode BF16. A float then stands for a pair of bf16 values, the first in its lower half; none is subnormal.
  *

@@ -12,7 +12,6 @@
 #define V_HALF  1
 
 typedef __m512 vf;
-typedef __m256 vh;
 typedef __m512 va; /* one value of A in all lanes */
 
 static ALWAYS_INLINE vf v_zero(void)
@@ -282,39 +281,35 @@ static ALWAYS_INLINE vf a_fma_at(const float *p, vf b, vf c)
     return c;
 }
 
-static ALWAYS_INLINE vh h_zero(void)
+static ALWAYS_INLINE vf h_load(const float *p, const float *q)
 {
-    return _mm256_setzero_ps();
+    const __m256d lower = _mm256_castps_pd(_mm256_loadu_ps(p)), upper = _mm256_castps_pd(_mm256_loadu_ps(q));
+    return _mm512_castpd_ps(_mm512_insertf64x4(_mm512_castpd256_pd512(lower), upper, 1));
 }
 
-static ALWAYS_INLINE vh h_load(const float *p)
+static ALWAYS_INLINE vf h_twice(const float *p)
 {
-    return _mm256_loadu_ps(p);
+    return _mm512_broadcast_f32x8(_mm256_loadu_ps(p));
 }
 
-static ALWAYS_INLINE void h_store(float *p, vh v)
+static ALWAYS_INLINE void h_store(float *p, vf v)
 {
-    _mm256_storeu_ps(p, v);
+    _mm256_storeu_ps(p, _mm512_castps512_ps256(v));
 }
 
-static ALWAYS_INLINE vh h_set1(float x)
+static ALWAYS_INLINE void h_store_upper(float *p, vf v)
 {
-    return _mm256_set1_ps(x);
+    _mm256_storeu_ps(p, _mm512_extractf32x8_ps(v, 1));
 }
 
-static ALWAYS_INLINE vh h_of(va a)
+static ALWAYS_INLINE vf h_join(vf a, vf b)
 {
-    return _mm512_castps512_ps256(a);
+    return _mm512_mask_blend_ps(0xff00, a, b);
 }
 
-static ALWAYS_INLINE vh h_mul(vh a, vh b)
+static ALWAYS_INLINE vf h_fma_upper(vf a, vf b, vf c)
 {
-    return _mm256_mul_ps(a, b);
-}
-
-static ALWAYS_INLINE vh h_fma(vh a, vh b, vh c)
-{
-    return _mm256_fmadd_ps(a, b, c);
+    return _mm512_mask3_fmadd_ps(a, b, c, 0xff00);
 }
 
 /* The upper halves of x, rounded. */
