@@ -29,14 +29,16 @@ static ALWAYS_INLINE void rows_at(const struct tril_job *job, const struct tril_
                                   struct tril_task_row *row)
 {
     const uint32_t group = (uint32_t)job->plan->group;
-    uint32_t query = (uint32_t)r / group, g = (uint32_t)r % group;
+    uint32_t g = (uint32_t)r % group;
+    int64_t query = task->query + (uint32_t)r / group;
+    struct tril_view view = tril_view_of(job->call, task->seq, query);
     for (int i = 0; i < n; i++) {
         row[i] =
-            (struct tril_task_row){(int64_t)r + i, task->query + query, task->seq->q_first + task->query + query,
-                                   task->head * group + g, tril_view_of(job->call, task->seq, task->query + query)};
+            (struct tril_task_row){(int64_t)r + i, query, task->seq->q_first + query, task->head * group + g, view};
         if (++g < group) continue;
         g = 0;
         query++;
+        view = tril_view_of(job->call, task->seq, query);
     }
 }
 
