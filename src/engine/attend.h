@@ -141,7 +141,8 @@ static void attend_many(const struct tril_job *job, const struct tril_task *task
     size_t begun = 0; /* rows before it have met a block */
     for (int64_t first = task->first; first < task->keys; first = tril_next_block(task, first)) {
         struct block block = block_at(job, task, first);
-        block.panels = block_keys(job, task, first, block.keys, ws + plan->k);
+        const struct tile_b panels = block_keys(job, task, first, block.keys, ws + plan->k);
+        block.panels = &panels;
         const struct tile_b values = block_values(job, task, first, block.keys, ws);
         for (size_t r = block.first_row; r < block.last_row; r += TILE_ROWS) {
             const int n = block.last_row - r < TILE_ROWS ? (int)(block.last_row - r) : TILE_ROWS;

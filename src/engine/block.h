@@ -13,12 +13,13 @@ static ALWAYS_INLINE bool in_pairs(const struct tril_job *job)
 }
 
 struct block {
-    struct tile_b panels;       /* its keys, panels of [qk_dim][16] */
-    int64_t first;              /* the position of its first key */
-    int keys;                   /* that the task's last row sees in it */
-    bool last;                  /* of the task */
-    bool edge;                  /* whether rows may see it in part otherwise than up to an end */
-    size_t first_row, last_row; /* first_row ... last_row - 1 of the task may see some of it */
+    const struct tile_b *panels; /* keys, panels of [qk_dim][16] */
+    int vec;                     /* the vector of them that begins the block */
+    int64_t first;               /* the position of its first key */
+    int keys;                    /* that the task's last row sees in it */
+    bool last;                   /* of the task */
+    bool edge;                   /* whether rows may see it in part otherwise than up to an end */
+    size_t first_row, last_row;  /* first_row ... last_row - 1 of the task may see some of it */
 };
 
 /* The block's keys that any row of the task sees, in whole panels: one stretch, or the sinks and another. */
@@ -290,11 +291,11 @@ static ALWAYS_INLINE void block_scores(const struct tril_job *job, const struct 
 {
     const bool pairs = in_pairs(job);
     const size_t dims = (size_t)(pairs ? pairs_of(job->call->qk_dim) : job->call->qk_dim);
-    const struct tile_b *keys = &block->panels;
+    const struct tile_b *keys = block->panels;
     const int vecs = (end + V_LANES - 1) / V_LANES;
     for (int j = from / V_LANES; j < vecs;) {
         const int width = tile_share(vecs - j, TILE_VECS);
-        const struct tile_b b = {tile_b_at(keys, j), keys->k_stride, keys->panel_stride};
+        const struct tile_b b = {tile_b_at(keys, block->vec + j), keys->k_stride, keys->panel_stride};
         (pairs ? pair_scores_by_vecs : scores_by_vecs)[width - 1](n, ws + job->plan->q + r * dims, dims, &b,
                                                                   s + j * V_LANES, s_row);
         j += width;
@@ -338,12 +339,12 @@ static ALWAYS_INLINE void block_scaled(const struct tril_job *job, const struct 
                                        const float *ws, float *s, float *max)
 {
     const size_t dims = (size_t)job->call->qk_dim;
-    const struct tile_b *keys = &block->panels;
+    const struct tile_b *keys = block->panels;
     float best[TILE_ROWS * V_LANES];
     for (int i = 0; i < n; i++)
         v_store(best + i * V_LANES, v_set1(MINUS_INF));
     for (int j = 0; j < TRIL_KEY_BLOCK / V_LANES; j += TILE_VECS) {
-        const struct tile_b b = {tile_b_at(keys, j), keys->k_stride, keys->panel_stride};
+        const struct tile_b b = {tile_b_at(keys, block->vec + j), keys->k_stride, keys->panel_stride};
         scaled_full(n, ws + job->plan->q + r * dims, dims, &b, job->log2_scale, s + j * V_LANES, TRIL_SCORE_ROW, best);
     }
     for (int i = 0; i < n; i++)

@@ -305,8 +305,8 @@ static void weights_rows(const struct tril_job *job, const struct tril_task *tas
         const size_t from = block.first_row > r ? block.first_row - r : 0;
         const size_t to = block.last_row < r + (size_t)n ? (block.last_row > r ? block.last_row - r : 0) : (size_t)n;
         if (from >= to) continue;
-        block.panels = *panels;
-        block.panels.data += (size_t)(b * TRIL_KEY_BLOCK / PANEL) * panels->panel_stride;
+        block.panels = panels;
+        block.vec = b * TRIL_KEY_BLOCK / V_LANES;
         weights_block(job, task, &block, row + from, r + from, (int)(to - from), pass.count, ws,
                       s + from * TRIL_SCORE_ROW + b * TRIL_KEY_BLOCK);
     }
