@@ -256,7 +256,8 @@ static bool in_one_workspace(struct pool *pool, struct rng *rng, enum coming com
     unsigned char *const workspace = area.data + CANARY;
     memset(area.data, 0x5a, area.bytes);
     memset(workspace, 0, pool->bytes); /* once */
-    const uint64_t never = rng_next(rng) & ~UINT64_C(1);
+    /* The first thread comes, and one of the next three: otherwise there might be no team in all these calls. */
+    const uint64_t never = rng_next(rng) & ~(UINT64_C(1) | UINT64_C(2) << rng_below(rng, 3));
     int64_t number = 0;
     bool ok = true;
     for (int i = 0; i < n && ok; i++) {
