@@ -31,7 +31,7 @@ ENGINE = [
      '(size_t)(queries_before(job, task, first) * job->plan->group) + (first == 256)'),
     ('last_block_short', 'engine/block.h', 'left < TRIL_KEY_BLOCK ? (int)left :',
      'left < TRIL_KEY_BLOCK ? (int)left - (left == 17) :'),
-    ('diagonal_of_tile', 'engine/tile.h', 'first <= r && r < rows', 'r < rows'),
+    ('diagonal_of_tile', 'engine/tile.h', 'k = tile_run(pairs, r, vecs', 'k = tile_run(pairs, r > 3 ? r - 1 : r, vecs'),
     # whole blocks, scaled in the tile
     ('whole_for_all_rows', 'engine/block.h', 'end[0] == TRIL_KEY_BLOCK', 'end[n - 1] == TRIL_KEY_BLOCK'),
     ('scaled_not_begun', 'engine/block.h', 'v_store(best + i * V_LANES, v_set1(MINUS_INF));',
@@ -104,7 +104,7 @@ ENGINE = [
     ('few_value_tail_past_row', 'engine/few.h', 'stride + whole, dims - whole)', 'stride + whole, V_LANES)'),
     ('few_value_tail_place', 'engine/few.h', 'o + v.vecs * V_LANES, o_row, stream);',
      'o + (v.vecs - (v.vecs > 1)) * V_LANES, o_row, stream);'),
-    ('few_last_dim', 'engine/few.h', 'lane < V_LANES && lane < left', 'lane < V_LANES && lane < left - (left == 3)'),
+    ('few_last_dim', 'engine/few.h', 'u < left; u++, q++', 'u < left - (left == 3); u++, q++'),
     ('few_keys_past_the_extent', 'engine/few.h', 'done + V_LANES <= n; done', 'done < n; done'),
     ('few_scores_of_third_head', 'engine/few.h', 'plan->s + (size_t)(head * rows) * FEW_ROW',
      'plan->s + (size_t)(head % 2 * rows) * FEW_ROW'),
@@ -147,8 +147,7 @@ ENGINE = [
     ('panel_of_stored_dims', 'engine/few.h', '.data + (int64_t)d * bytes,', '.data + (int64_t)(d - (d == 20)) * bytes,'),
     ('panel_scales', 'engine/few.h', 'type == TRIL_I8 ? v_load(scales + j * V_LANES)',
      'type == TRIL_I8 ? v_load(scales + (j > 0 ? 1 : 0))'),
-    ('few_lower_half', 'engine/few.h', 'u % 4, high)', 'u % 4, false)'),
-    # pages
+    ('few_lower_half', 'engine/few.h', 't[i][j] = v_word_upper(t[i][j]);', ';'),
     ('values_across_pages', 'kernels.h', 'return left < n ? (int)left : n;', 'return n;'),
     # who sees whom, and what else scores become
     ('window_one_more', 'sight.h', 'position - call->window + 1;', 'position - call->window;'),

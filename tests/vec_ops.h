@@ -214,17 +214,8 @@ static void op_word_i8(float *to, const float *x, int u)
 
 static void op_word_u4(float *to, const float *x, int u, int high)
 {
-    const vf v = v_load(x);
-    if (high)
-        v_store(to, u == 0   ? v_word_u4(v, 0, true)
-                    : u == 1 ? v_word_u4(v, 1, true)
-                    : u == 2 ? v_word_u4(v, 2, true)
-                             : v_word_u4(v, 3, true));
-    else
-        v_store(to, u == 0   ? v_word_u4(v, 0, false)
-                    : u == 1 ? v_word_u4(v, 1, false)
-                    : u == 2 ? v_word_u4(v, 2, false)
-                             : v_word_u4(v, 3, false));
+    const vf v = high ? v_word_upper(v_load(x)) : v_load(x);
+    v_store(to, u == 0 ? v_word_u4(v, 0) : u == 1 ? v_word_u4(v, 1) : u == 2 ? v_word_u4(v, 2) : v_word_u4(v, 3));
 }
 
 static void op_a_fma_at(float *to, const float *a, const float *b, const float *c)

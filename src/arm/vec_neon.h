@@ -154,11 +154,16 @@ static ALWAYS_INLINE vf v_word_i8(vf x, const int u)
     return vcvtq_f32_s32(vshrq_n_s32(vshlq_s32(bits, vdupq_n_s32(24 - 8 * u)), 24));
 }
 
-static ALWAYS_INLINE vf v_word_u4(vf x, const int u, const bool high)
+static ALWAYS_INLINE vf v_word_u4(vf x, const int u)
 {
     const uint32x4_t bits = vreinterpretq_u32_f32(x);
-    const uint32x4_t half = vshrq_n_u32(vshlq_u32(bits, vdupq_n_s32(28 - 8 * u - (high ? 4 : 0))), 28);
+    const uint32x4_t half = vshrq_n_u32(vshlq_u32(bits, vdupq_n_s32(28 - 8 * u)), 28);
     return vsubq_f32(vcvtq_f32_u32(half), vdupq_n_f32(8.0f));
+}
+
+static ALWAYS_INLINE vf v_word_upper(vf x)
+{
+    return vreinterpretq_f32_u32(vshrq_n_u32(vreinterpretq_u32_f32(x), 4));
 }
 
 static ALWAYS_INLINE void v_store_bf16(void *p, vf v)

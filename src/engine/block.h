@@ -146,32 +146,6 @@ static void block_begin(size_t rows, float *row_max, float *row_sum)
     }
 }
 
-/* A tile for each number of rows, up to TILE_ROWS. The arguments but `rows` are constants or pass through, so every
- * case is its own unrolled kernel. */
-static ALWAYS_INLINE void scores_of(const bool pairs, const int vecs, const int rows, const float *q, size_t dims,
-                                    const struct tile_b *b, float *s, size_t s_row)
-{
-    bool sure = true;
-#define DO(r)                                                                                                          \
-    if (r < TILE_ROWS && rows == r + 1) sure = tile_scores(pairs, r + 1, vecs, q, dims, *b, dims, s, s_row);
-    EACH_ROW(DO)
-#undef DO
-    if (pairs && !sure) slow_scores(rows, vecs, q, dims, b, dims, s, s_row);
-}
-
-static ALWAYS_INLINE void fold_of(const bool pairs, const int vecs, const int rows, const float *p,
-                                  const struct tile_b *b, const size_t *end, float *o, size_t o_row, const float *old,
-                                  const float *fresh)
-{
-    bool sure = true;
-#define DO(r)                                                                                                          \
-    if (r < TILE_ROWS && rows == r + 1)                                                                                \
-        sure = tile_fold(pairs, r + 1, vecs, p, TRIL_SCORE_ROW, *b, end, o, o_row, old, fresh);
-    EACH_ROW(DO)
-#undef DO
-    if (pairs && !sure) slow_fold(rows, vecs, p, TRIL_SCORE_ROW, b, end, o, o_row, old, fresh);
-}
-
 /* One function per tile width: what the disassembly test and a profile look for. */
 #define SCORES_ARGS const int rows, const float *q, size_t dims, const struct tile_b *b, float *s, size_t s_row
 #define FOLD_ARGS                                                                                                      \
@@ -180,11 +154,13 @@ static ALWAYS_INLINE void fold_of(const bool pairs, const int vecs, const int ro
 #define WIDTH(pairs, prefix, vecs)                                                                                     \
     static NOINLINE void prefix##scores_v##vecs(SCORES_ARGS)                                                           \
     {                                                                                                                  \
-        scores_of(pairs, vecs, rows, q, dims, b, s, s_row);                                                            \
+        const bool sure = tile_scores(pairs, rows, vecs, q, dims, *b, dims, s, s_row);                                 \
+        if (pairs && !sure) slow_scores(rows, vecs, q, dims, b, dims, s, s_row);                                       \
     }                                                                                                                  \
     static NOINLINE void prefix##fold_v##vecs(FOLD_ARGS)                                                               \
     {                                                                                                                  \
-        fold_of(pairs, vecs, rows, p, b, end, o, o_row, old, fresh);                                                   \
+        const bool sure = tile_fold(pairs, rows, vecs, p, TRIL_SCORE_ROW, *b, end, o, o_row, old, fresh);              \
+        if (pairs && !sure) slow_fold(rows, vecs, p, TRIL_SCORE_ROW, b, end, o, o_row, old, fresh);                    \
     }
 
 #if TILE_VECS > 2
@@ -231,36 +207,25 @@ _Static_assert(sizeof(scores_by_vecs) / sizeof(scores_by_vecs[0]) == TILE_VECS, 
 static NOINLINE void scaled_full(const int rows, const float *q, size_t dims, const struct tile_b *b, float c, float *s,
                                  size_t s_row, float *best)
 {
-#define DO(r)                                                                                                          \
-    if (r < TILE_ROWS && rows == r + 1) tile_scaled(r + 1, q, dims, *b, dims, c, s, s_row, best);
-    EACH_ROW(DO)
-#undef DO
+    tile_scaled(rows, q, dims, *b, dims, c, s, s_row, best);
 }
 #endif
 
 #if V_HALF && TIER_F32
-static ALWAYS_INLINE void half_fold_of(const int vecs, FOLD_ARGS)
-{
-#define DO(r)                                                                                                          \
-    if (r < TILE_ROWS && rows == r + 1) tile_half_fold(r + 1, vecs, p, TRIL_SCORE_ROW, *b, end, o, o_row, old, fresh);
-    EACH_ROW(DO)
-#undef DO
-}
-
 /* By whole vectors; none is as wide as the tile, since it shares with its neighbours. */
 static NOINLINE void half_fold_v1(FOLD_ARGS)
 {
-    half_fold_of(1, rows, p, b, end, o, o_row, old, fresh);
+    tile_half_fold(rows, 1, p, TRIL_SCORE_ROW, *b, end, o, o_row, old, fresh);
 }
 
 static NOINLINE void half_fold_v2(FOLD_ARGS)
 {
-    half_fold_of(2, rows, p, b, end, o, o_row, old, fresh);
+    tile_half_fold(rows, 2, p, TRIL_SCORE_ROW, *b, end, o, o_row, old, fresh);
 }
 
 static NOINLINE void half_fold_v3(FOLD_ARGS)
 {
-    half_fold_of(3, rows, p, b, end, o, o_row, old, fresh);
+    tile_half_fold(rows, 3, p, TRIL_SCORE_ROW, *b, end, o, o_row, old, fresh);
 }
 
 static void (*const half_fold_by_vecs[])(FOLD_ARGS) = {half_fold_v1, half_fold_v2, half_fold_v3};

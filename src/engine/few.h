@@ -258,9 +258,9 @@ static void few_open(struct few_stream *s, const struct tril_job *job, const str
 }
 
 /* Behind part u of n equal ones of the work on some bytes: its share of their lines, two by two where that is even. */
-static ALWAYS_INLINE void few_pull_share(struct few_stream *s, const int bytes, const int u, const int n)
+static ALWAYS_INLINE void few_pull_share(struct few_stream *s, const int lines, const int u, const int n)
 {
-    const int lines = bytes / LINE_BYTES, at_once = lines % 2 == 0 ? 2 : 1, pulls = lines / at_once;
+    const int at_once = lines % 2 == 0 ? 2 : 1, pulls = lines / at_once;
     const int share = pulls * (u + 1) / n - pulls * u / n;
     if (share > 0) few_pull(s, share * at_once);
 }
@@ -269,33 +269,40 @@ static ALWAYS_INLINE void few_pull_share(struct few_stream *s, const int bytes, 
 #define EACH_LANE(DO)                                                                                                  \
     DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11) DO(12) DO(13) DO(14) DO(15)
 
-/* What a transposition in registers takes: V_LANES keys x V_LANES floats or pairs of halves. */
-#define SQUARE_BYTES (V_LANES * V_LANES * (int)sizeof(float))
+/* Lines that a transposition in registers takes: V_LANES keys x V_LANES floats or pairs of halves. */
+#define SQUARE_LINES (V_LANES * V_LANES * (int)sizeof(float) / LINE_BYTES)
 
-/* One value of the rows' queries, times a vector of keys. */
+/* Row r of a kernel of `rows` rows, the last of which may be one of the others once more. */
+static ALWAYS_INLINE const float *few_row(const int r, const int rows, const float *q, const size_t q_row,
+                                          const float *last)
+{
+    return r == rows - 1 ? last : q + r * q_row;
+}
+
+/* One value of the rows' queries, times a vector of keys. last: the last row's query. */
 static ALWAYS_INLINE void few_lane(const int rows, const int lane, const va av[MAX_ROWS], const float *q,
-                                   const size_t q_row, const vf keys, vf acc[MAX_ROWS])
+                                   const size_t q_row, const float *last, const vf keys, vf acc[MAX_ROWS])
 {
 #define DO(r)                                                                                                          \
-    if (r < rows) acc[r] = a_fma(A_STEP > 1 ? av[r] : a_load1(q + r * q_row), lane, keys, acc[r]);
+    if (r < rows) acc[r] = a_fma(A_STEP > 1 ? av[r] : a_load1(few_row(r, rows, q, q_row, last)), lane, keys, acc[r]);
     EACH_ROW(DO)
 #undef DO
 }
 
 /* V_LANES values of the rows' queries, times t. */
-static ALWAYS_INLINE void few_lanes(const int rows, const float *q, const size_t q_row, const vf t[V_LANES],
-                                    vf acc[MAX_ROWS], struct few_stream *stream)
+static ALWAYS_INLINE void few_lanes(const int rows, const float *q, const size_t q_row, const float *last,
+                                    const vf t[V_LANES], vf acc[MAX_ROWS], struct few_stream *stream)
 {
     va av[MAX_ROWS] = {a_load1(q)}; /* not used where A_STEP is 1, but compilers want it to have a value */
     _Static_assert(A_STEP == 1 || A_STEP == V_LANES, "a register of A holds the values of one transposition");
 #define DO(r)                                                                                                          \
-    if (A_STEP > 1 && r < rows) av[r] = a_load(q + r * q_row);
+    if (A_STEP > 1 && r < rows) av[r] = a_load(few_row(r, rows, q, q_row, last));
     EACH_ROW(DO)
 #undef DO
 #define DO(u)                                                                                                          \
     if (u < V_LANES) {                                                                                                 \
-        few_lane(rows, A_STEP > 1 ? u % 4 : 0, av, q + u, q_row, t[u % V_LANES], acc);                                 \
-        few_pull_share(stream, SQUARE_BYTES, u, V_LANES);                                                              \
+        few_lane(rows, A_STEP > 1 ? u % 4 : 0, av, q + u, q_row, last + u, t[u % V_LANES], acc);                       \
+        few_pull_share(stream, SQUARE_LINES, u, V_LANES);                                                              \
     }
     EACH_LANE(DO)
 #undef DO
@@ -303,20 +310,21 @@ static ALWAYS_INLINE void few_lanes(const int rows, const float *q, const size_t
 
 /* The last values, `left` of them: one by one, so that no row is read past its end. */
 static ALWAYS_INLINE void few_last_lanes(const int rows, const int left, const float *q, const size_t q_row,
-                                         const vf t[V_LANES], vf acc[MAX_ROWS])
+                                         const float *last, const vf t[V_LANES], vf acc[MAX_ROWS])
 {
+    float lanes[V_LANES * V_LANES];
     va av[MAX_ROWS] = {a_load1(q)};
-#define ROW(r)                                                                                                         \
-    if (A_STEP > 1 && r < rows) av[r] = a_load1(q + u + r * q_row);
-#define DO(lane)                                                                                                       \
-    if (lane < V_LANES && lane < left) {                                                                               \
-        const int u = lane;                                                                                            \
-        EACH_ROW(ROW)                                                                                                  \
-        few_lane(rows, 0, av, q + u, q_row, t[lane % V_LANES], acc);                                                   \
-    }
-    EACH_LANE(DO)
+    UNROLL
+    for (int u = 0; u < V_LANES; u++)
+        v_store(lanes + u * V_LANES, t[u]);
+    NO_UNROLL
+    for (int u = 0; u < left; u++, q++, last++) {
+#define DO(r)                                                                                                          \
+    if (A_STEP > 1 && r < rows) av[r] = a_load1(few_row(r, rows, q, q_row, last));
+        EACH_ROW(DO)
 #undef DO
-#undef ROW
+        few_lane(rows, 0, av, q, q_row, last, v_load(lanes + u * V_LANES), acc);
+    }
 }
 
 /* V_LANES keys x V_LANES dims (dims of them real), transposed in registers. */
@@ -325,75 +333,76 @@ static ALWAYS_INLINE void few_square(const char *k, const int64_t stride, const 
     UNROLL
     for (int i = 0; i < V_LANES; i++) {
         const float *row = (const float *)(const void *)(k + i * stride);
-        t[i] = dims == V_LANES ? v_load(row) : v_load_part(row, dims);
+        t[i] = dims >= V_LANES ? v_load(row) : v_load_part(row, dims);
     }
     v_transpose(t);
-}
-
-/* s[r][0 ... V_LANES - 1] = the scores of `rows` rows and V_LANES keys. */
-static ALWAYS_INLINE void few_dots(const int rows, const float *q, const int dims, const char *k, const int64_t stride,
-                                   float *s, struct few_stream *stream)
-{
-    const size_t q_row = (size_t)dims;
-    vf acc[MAX_ROWS], t[V_LANES];
-    int d = 0;
-#define DO(r)                                                                                                          \
-    if (r < rows) acc[r] = v_zero();
-    EACH_ROW(DO)
-#undef DO
-    for (; d + V_LANES <= dims; d += V_LANES) {
-        few_square(k + (size_t)d * sizeof(float), stride, V_LANES, t);
-        few_lanes(rows, q + d, q_row, t, acc, stream);
-    }
-    if (d < dims) {
-        few_square(k + (size_t)d * sizeof(float), stride, dims - d, t);
-        few_last_lanes(rows, dims - d, q + d, q_row, t, acc);
-    }
-#define DO(r)                                                                                                          \
-    if (r < rows) v_store(s + r * FEW_ROW, acc[r]);
-    EACH_ROW(DO)
-#undef DO
-}
-
-/* A function per number of rows. */
-#define DOTS_ARGS                                                                                                      \
-    const float *q, const int dims, const char *k, const int64_t stride, float *s, struct few_stream *stream
-#define DOTS(rows)                                                                                                     \
-    static NOINLINE void few_dots_r##rows(DOTS_ARGS)                                                                   \
-    {                                                                                                                  \
-        few_dots(rows, q, dims, k, stride, s, stream);                                                                 \
-    }
-DOTS(1)
-DOTS(2)
-DOTS(3)
-DOTS(4)
-DOTS(5)
-DOTS(6)
-#if TILE_ROWS > 6
-DOTS(7)
-DOTS(8)
-#endif
-#undef DOTS
-
-static void (*const few_dots_by_rows[])(DOTS_ARGS) = {
-    few_dots_r1, few_dots_r2, few_dots_r3, few_dots_r4, few_dots_r5, few_dots_r6,
-#if TILE_ROWS > 6
-    few_dots_r7, few_dots_r8,
-#endif
-};
-
-_Static_assert(sizeof(few_dots_by_rows) / sizeof(few_dots_by_rows[0]) == TILE_ROWS, "a function per number of rows");
-
-/* How many of the rows from r on a kernel takes. */
-static int few_rows_left(int rows, int r)
-{
-    return rows - r < FEW_TYPED_ROWS ? rows - r : FEW_TYPED_ROWS;
 }
 
 /* Row r of a kernel of `rows` rows, `real` of them there. */
 static ALWAYS_INLINE size_t few_twice(const int r, const int rows, const int real)
 {
     return (size_t)(r == rows - 1 ? real - 1 : r);
+}
+
+/* s[r][0 ... V_LANES - 1] = the scores of `rows` rows and V_LANES keys. */
+static ALWAYS_INLINE void few_dots(const int rows, const int real, const float *q, const int dims, const char *k,
+                                   const int64_t stride, float *s, struct few_stream *stream)
+{
+    const size_t q_row = (size_t)dims;
+    const float *last = q + (size_t)(real - 1) * q_row;
+    vf acc[MAX_ROWS], t[V_LANES];
+    int left = dims;
+#define DO(r)                                                                                                          \
+    if (r < rows) acc[r] = v_zero();
+    EACH_ROW(DO)
+#undef DO
+    for (; left >= V_LANES; left -= V_LANES, q += V_LANES, last += V_LANES, k += V_LANES * sizeof(float)) {
+        few_square(k, stride, V_LANES, t);
+        few_lanes(rows, q, q_row, last, t, acc, stream);
+    }
+    if (left > 0) {
+        few_square(k, stride, left, t);
+        few_last_lanes(rows, left, q, q_row, last, t, acc);
+    }
+#define DO(r)                                                                                                          \
+    if (r < rows) v_store(s + few_twice(r, rows, real) * FEW_ROW, acc[r]);
+    EACH_ROW(DO)
+#undef DO
+}
+
+/* A function for every two numbers of rows: of an odd one the last row takes part twice, which costs less than more
+ * kernels would in code. */
+#define DOTS_ARGS                                                                                                      \
+    const int rows, const float *q, const int dims, const char *k, const int64_t stride, float *s,                     \
+        struct few_stream *stream
+#define DOTS(most)                                                                                                     \
+    static NOINLINE void few_dots_r##most(DOTS_ARGS)                                                                   \
+    {                                                                                                                  \
+        few_dots(most, rows, q, dims, k, stride, s, stream);                                                           \
+    }
+DOTS(2)
+DOTS(4)
+DOTS(6)
+#if TILE_ROWS > 6
+DOTS(8)
+#endif
+#undef DOTS
+
+static void (*const few_dots_by_rows[])(DOTS_ARGS) = {
+    few_dots_r2,
+    few_dots_r4,
+    few_dots_r6,
+#if TILE_ROWS > 6
+    few_dots_r8,
+#endif
+};
+
+_Static_assert(sizeof(few_dots_by_rows) / sizeof(few_dots_by_rows[0]) == TILE_ROWS / 2, "a function for two numbers");
+
+/* How many of the rows from r on a kernel takes. */
+static int few_rows_left(int rows, int r)
+{
+    return rows - r < FEW_TYPED_ROWS ? rows - r : FEW_TYPED_ROWS;
 }
 
 /* Calls kernel(..., rows rounded up to even as a constant, ...). */
@@ -420,9 +429,9 @@ static ALWAYS_INLINE void few_typed_lane(const int sides, const int rows, const 
                                          const float *last, const vf *keys, few_acc acc)
 {
 #define DO(r)                                                                                                          \
-    if (r < rows && sides == 1) acc[r][0] = a_fma_at(r == rows - 1 ? last : q + r * q_row, keys[0], acc[r][0]);        \
+    if (r < rows && sides == 1) acc[r][0] = a_fma_at(few_row(r, rows, q, q_row, last), keys[0], acc[r][0]);            \
     if (r < rows && sides > 1) {                                                                                       \
-        const va a = a_load1(r == rows - 1 ? last : q + r * q_row);                                                    \
+        const va a = a_load1(few_row(r, rows, q, q_row, last));                                                        \
         acc[r][0] = a_fma(a, 0, keys[0], acc[r][0]);                                                                   \
         acc[r][FEW_SIDES - 1] = a_fma(a, 0, keys[FEW_SIDES - 1], acc[r][FEW_SIDES - 1]);                               \
     }
@@ -445,20 +454,19 @@ static ALWAYS_INLINE void few_halves(const tril_dtype type, const int rows, cons
             v_halves_bf16(t[u % V_LANES], h);                                                                          \
         few_typed_lane(1, rows, q + 2 * u, q_row, last + 2 * u, &h[0], acc);                                           \
         few_typed_lane(1, rows, q + 2 * u + 1, q_row, last + 2 * u + 1, &h[1], acc);                                   \
-        few_pull_share(stream, SQUARE_BYTES, u, V_LANES);                                                              \
+        few_pull_share(stream, SQUARE_LINES, u, V_LANES);                                                              \
     }
     EACH_LANE(DO)
 #undef DO
 }
 
-/* Byte u of 16, or, of Q4_0, its lower or higher half, of V_LANES keys on each side. */
-static ALWAYS_INLINE void few_byte(const tril_dtype type, vf t[FEW_SIDES][4], const int u, const bool high,
-                                   const vf scale[FEW_SIDES], vf keys[FEW_SIDES])
+/* Byte u of 16, or, of Q4_0, its lower half, of V_LANES keys on each side. */
+static ALWAYS_INLINE void few_byte(const tril_dtype type, vf t[FEW_SIDES][4], const int u, const vf scale[FEW_SIDES],
+                                   vf keys[FEW_SIDES])
 {
     UNROLL
     for (int i = 0; i < FEW_SIDES; i++)
-        keys[i] =
-            v_mul(scale[i], type == TRIL_Q4_0 ? v_word_u4(t[i][u / 4], u % 4, high) : v_word_i8(t[i][u / 4], u % 4));
+        keys[i] = v_mul(scale[i], type == TRIL_Q4_0 ? v_word_u4(t[i][u / 4], u % 4) : v_word_i8(t[i][u / 4], u % 4));
 }
 
 /* The bytes `at` ... at + 15 of the rows: 16 values, or, where they are halves of bytes, 32. */
@@ -466,22 +474,26 @@ static ALWAYS_INLINE void few_bytes(const tril_dtype type, const int rows, const
                                     const float *last, const struct tril_rows *k, const int64_t at,
                                     const vf scale[FEW_SIDES], few_acc acc, struct few_stream *stream)
 {
+    const int all_lines = FEW_SIDES * (V_LANES * 16 + LINE_BYTES) / LINE_BYTES;
+    const int lines = type == TRIL_Q4_0 ? (all_lines + 2) / 4 * 2 : all_lines;
     vf t[FEW_SIDES][4], keys[FEW_SIDES];
     UNROLL
     for (int i = 0; i < FEW_SIDES; i++)
         v_words(k[i].data + at, k[i].stride, t[i]);
+    for (int left = type == TRIL_Q4_0; left >= 0; left--, q += 16, last += 16) {
 #define DO(u)                                                                                                          \
-    few_byte(type, t, u, false, scale, keys);                                                                          \
+    few_byte(type, t, u, scale, keys);                                                                                 \
     few_typed_lane(FEW_SIDES, rows, q + u, q_row, last + u, keys, acc);                                                \
-    few_pull_share(stream, FEW_SIDES *(V_LANES * 16 + LINE_BYTES), u, 16);
-    EACH_LANE(DO)
+    few_pull_share(stream, lines, u, 16);
+        EACH_LANE(DO)
 #undef DO
-    if (type != TRIL_Q4_0) return;
-#define DO(u)                                                                                                          \
-    few_byte(type, t, u, true, scale, keys);                                                                           \
-    few_typed_lane(FEW_SIDES, rows, q + 16 + u, q_row, last + 16 + u, keys, acc);
-    EACH_LANE(DO)
-#undef DO
+        UNROLL
+        for (int i = 0; i < FEW_SIDES && left > 0; i++) {
+            UNROLL
+            for (int j = 0; j < 4; j++)
+                t[i][j] = v_word_upper(t[i][j]);
+        }
+    }
 }
 
 /* Their scales: of I8 floats, of blocks the halves in front. */
@@ -531,8 +543,8 @@ static ALWAYS_INLINE void few_typed_dots(const tril_dtype type, const int rows, 
             UNROLL
             for (int i = 0; i < FEW_SIDES; i++)
                 scale[i] = few_block_scales(from[i].data + at, from[i].stride);
-            few_bytes(type, rows, q, q_row, last, from, at + 2, scale, acc, stream);
-            if (type == TRIL_Q8_0) few_bytes(type, rows, q + 16, q_row, last + 16, from, at + 18, scale, acc, stream);
+            for (int i = 0; i < (type == TRIL_Q8_0 ? TRIL_Q_BLOCK : 16); i += 16)
+                few_bytes(type, rows, q + i, q_row, last + i, from, at + 2 + i, scale, acc, stream);
         }
     }
 #define DO(r)                                                                                                          \
@@ -605,7 +617,7 @@ static ALWAYS_INLINE void few_panel_dots(const tril_dtype type, const int rows, 
         for (int j = 0; j < FEW_PANEL_VECS; j++)
             b[j] = load_vec(type, from[j * V_LANES / PANEL].data + (int64_t)d * bytes, j * V_LANES % PANEL, scale[j]);
 #define DO(r)                                                                                                          \
-    if (r < rows) few_panel_fma(r == rows - 1 ? last : q + r * q_row, b, acc[r]);
+    if (r < rows) few_panel_fma(few_row(r, rows, q, q_row, last), b, acc[r]);
         EACH_ROW(DO)
 #undef DO
         if (lines < 4 ? d % 4 == 3 : d % 2 == 1) few_pull(stream, lines < 4 ? lines : lines / 2);
@@ -671,7 +683,7 @@ static void few_keys(const struct tril_job *job, const struct tril_task *task, i
             for (int r = 0; typed && r < rows; r += FEW_TYPED_ROWS)
                 few_dots_by_type[x->dtype](few_rows_left(rows, r), q + r * dims, dims, k, s + r * FEW_ROW + done,
                                            stream);
-            if (!typed) few_dots_by_rows[rows - 1](q, dims, k[0].data, k[0].stride, s + done, stream);
+            if (!typed) few_dots_by_rows[(rows - 1) / 2](rows, q, dims, k[0].data, k[0].stride, s + done, stream);
         }
         if (done < n) done = done / PANEL * PANEL; /* where a panel begins */
     }
@@ -738,59 +750,65 @@ static void few_softmax(const struct tril_job *job, const struct tril_task *task
     }
 }
 
-/* Goes on with chains that lie in o, over keys k ... end - 1; b begins at k. */
-static ALWAYS_INLINE void few_more(const int rows, const int vecs, const float *p, struct tile_b b, size_t k,
-                                   const size_t end, float *o, const size_t o_row, struct few_stream *stream)
-{
-    tile_acc acc;
-    const int bytes = vecs * V_LANES * (int)sizeof(float); /* of a key */
-    const size_t step = A_STEP > 1 || bytes < LINE_BYTES ? 4 : 1;
-#define DO(r)                                                                                                          \
-    if (r < rows) row_load(vecs, acc[r], o + r * o_row);
-    EACH_ROW(DO)
-#undef DO
-    for (size_t to; k < end; k = to) {
-        to = end - k < step ? end : k + step;
-        tile_section(0, rows, vecs, p, FEW_ROW, &b, k, to, acc);
-        few_pull(stream, (int)step * bytes / LINE_BYTES);
-    }
-#define DO(r)                                                                                                          \
-    if (r < rows) row_store(vecs, acc[r], o + r * o_row);
-    EACH_ROW(DO)
-#undef DO
-}
-
 #define MORE_ARGS                                                                                                      \
     const int rows, const float *p, const struct tile_b *b, size_t k, size_t end, float *o, size_t o_row,              \
         struct few_stream *stream
 
-static ALWAYS_INLINE void more_of(const int vecs, MORE_ARGS)
+/* The rows of a tile from `first` on, over keys k ... end - 1. */
+static ALWAYS_INLINE void few_run(const int first, const int vecs, const float *p, struct tile_b *b, size_t k,
+                                  const size_t end, tile_acc acc, struct few_stream *stream)
 {
+    const int bytes = vecs * V_LANES * (int)sizeof(float); /* of a key */
+    const size_t step = A_STEP > 1 || bytes < LINE_BYTES ? 4 : 1;
+    for (size_t to; k < end; k = to) {
+        to = end - k < step ? end : k + step;
+        tile_section(first, vecs, p, FEW_ROW, b, k, to, acc);
+        few_pull(stream, (int)step * bytes / LINE_BYTES);
+    }
+}
+
+/* Goes on with chains that lie in o, over keys k ... end - 1; b begins at k. */
+static ALWAYS_INLINE void few_more(const int vecs, MORE_ARGS)
+{
+    const int first = TILE_ROWS - rows;
+    struct tile_b at = *b;
+    tile_acc acc;
+    p = TILE_BEFORE(p, (size_t)first * FEW_ROW);
+    o = TILE_BEFORE(o, (size_t)first * o_row);
+    tile_zero(vecs, acc);
 #define DO(r)                                                                                                          \
-    if (r < TILE_ROWS && rows == r + 1) few_more(r + 1, vecs, p, *b, k, end, o, o_row, stream);
+    if (tile_has(first, r)) row_load(vecs, acc[r], o + r * o_row);
+    EACH_ROW(DO)
+#undef DO
+#define DO(r)                                                                                                          \
+    if (r < TILE_ROWS && r == first) few_run(r, vecs, p, &at, k, end, acc, stream);
+    EACH_ROW(DO)
+#undef DO
+#define DO(r)                                                                                                          \
+    if (tile_has(first, r)) row_store(vecs, acc[r], o + r * o_row);
     EACH_ROW(DO)
 #undef DO
 }
 
 static NOINLINE void more_v1(MORE_ARGS)
 {
-    more_of(1, rows, p, b, k, end, o, o_row, stream);
+    few_more(1, rows, p, b, k, end, o, o_row, stream);
 }
 
 static NOINLINE void more_v2(MORE_ARGS)
 {
-    more_of(2, rows, p, b, k, end, o, o_row, stream);
+    few_more(2, rows, p, b, k, end, o, o_row, stream);
 }
 
 #if TILE_VECS > 2
 static NOINLINE void more_v3(MORE_ARGS)
 {
-    more_of(3, rows, p, b, k, end, o, o_row, stream);
+    few_more(3, rows, p, b, k, end, o, o_row, stream);
 }
 
 static NOINLINE void more_v4(MORE_ARGS)
 {
-    more_of(4, rows, p, b, k, end, o, o_row, stream);
+    few_more(4, rows, p, b, k, end, o, o_row, stream);
 }
 #endif
 

@@ -13,7 +13,8 @@
  *
  * The tile is a triangle where the diagonal asks for it: row r takes part for k < end[r], with end ascending, so the
  * loop over k runs in sections, each with one row less, and the accumulators stay in registers from the first section
- * to the last.
+ * to the last. A tile of fewer rows is the last ones of a whole one: it enters at a later section, so that one function
+ * serves every number of rows.
  */
 #ifndef TRIL_ENGINE_TILE_H
 #define TRIL_ENGINE_TILE_H
@@ -50,10 +51,14 @@ static ALWAYS_INLINE const float *tile_b_at(const struct tile_b *b, const int j)
  * clang 14 does not see that through nested loops that it is yet to unroll. */
 typedef vf tile_acc[MAX_ROWS][MAX_VECS];
 
-static ALWAYS_INLINE bool tile_has(const int first, const int rows, const int r)
+static ALWAYS_INLINE bool tile_has(const int first, const int r)
 {
-    return first <= r && r < rows;
+    return first <= r && r < TILE_ROWS;
 }
+
+/* What is in front of a tile's first real row: where row 0 would be, or its entry in an array of one per row. It may
+ * lie outside of what p points into and is not read. */
+#define TILE_BEFORE(p, items) ((__typeof__(p))((uintptr_t)(p) - (size_t)(items) * sizeof *(p)))
 
 static ALWAYS_INLINE void row_zero(const int vecs, vf acc[MAX_VECS])
 {
@@ -115,15 +120,15 @@ static ALWAYS_INLINE void row_fold(const int vecs, const vf acc[MAX_VECS], float
     if (vecs > 3) vec_fold(acc[3], o + 3 * V_LANES, vo, vn);
 }
 
-static ALWAYS_INLINE void tile_zero(const int rows, const int vecs, tile_acc acc)
+static ALWAYS_INLINE void tile_zero(const int vecs, tile_acc acc)
 {
 #define DO(r)                                                                                                          \
-    if (r < rows) row_zero(vecs, acc[r]);
+    if (r < TILE_ROWS) row_zero(vecs, acc[r]);
     EACH_ROW(DO)
 #undef DO
 }
 
-/* A's registers for rows first ... rows-1: A_STEP values of k each, or one. */
+/* A's registers for a tile's rows: A_STEP values of k each, or one. */
 static ALWAYS_INLINE va tile_a(const bool whole, const float *a)
 {
     return whole ? a_load(a) : a_load1(a);
@@ -138,72 +143,77 @@ static ALWAYS_INLINE void tile_columns(const int vecs, const struct tile_b *b, v
     if (vecs > 3) bv[3] = v_load(tile_b_at(b, 3));
 }
 
-/* One k of the chain, for rows first ... rows-1. Where A's registers hold one value each (A_STEP 1), a value is loaded
- * when its row's turn comes, so that one register serves all rows. */
-static ALWAYS_INLINE void tile_lane(const bool pairs, const int first, const int rows, const int vecs, const int lane,
+/* One k of the chain, for the rows from `first` on. Where A's registers hold one value each (A_STEP 1), a value is
+ * loaded when its row's turn comes, so that one register serves all rows. */
+static ALWAYS_INLINE void tile_lane(const bool pairs, const int first, const int vecs, const int lane,
                                     const va av[MAX_ROWS], const float *a, const size_t a_row, const struct tile_b *b,
                                     tile_acc acc, vf *low)
 {
     vf bv[MAX_VECS];
     tile_columns(vecs, b, bv);
 #define DO(r)                                                                                                          \
-    if (tile_has(first, rows, r))                                                                                      \
-        row_step(pairs, vecs, A_STEP > 1 ? av[r] : a_load1(a + r * a_row), lane, bv, acc[r], low);
+    if (tile_has(first, r)) row_step(pairs, vecs, A_STEP > 1 ? av[r] : a_load1(a + r * a_row), lane, bv, acc[r], low);
     EACH_ROW(DO)
 #undef DO
 }
 
 /* A_STEP values of k (whole), or one. */
-static ALWAYS_INLINE void tile_step(const bool pairs, const int first, const int rows, const int vecs, const bool whole,
-                                    const float *a, const size_t a_row, struct tile_b *b, tile_acc acc, vf *low)
+static ALWAYS_INLINE void tile_step(const bool pairs, const int first, const int vecs, const bool whole, const float *a,
+                                    const size_t a_row, struct tile_b *b, tile_acc acc, vf *low)
 {
     va av[MAX_ROWS] = {a_load1(a)}; /* not used where A_STEP is 1, but compilers want it to have a value */
 #define DO(r)                                                                                                          \
-    if (A_STEP > 1 && tile_has(first, rows, r)) av[r] = tile_a(whole, a + r * a_row);
+    if (A_STEP > 1 && tile_has(first, r)) av[r] = tile_a(whole, a + r * a_row);
     EACH_ROW(DO)
 #undef DO
-    tile_lane(pairs, first, rows, vecs, 0, av, a, a_row, b, acc, low);
+    tile_lane(pairs, first, vecs, 0, av, a, a_row, b, acc, low);
     b->data += b->k_stride;
     if (A_STEP > 1 && whole) {
-        tile_lane(pairs, first, rows, vecs, 1, av, a, a_row, b, acc, low);
+        tile_lane(pairs, first, vecs, 1, av, a, a_row, b, acc, low);
         b->data += b->k_stride;
-        tile_lane(pairs, first, rows, vecs, 2, av, a, a_row, b, acc, low);
+        tile_lane(pairs, first, vecs, 2, av, a, a_row, b, acc, low);
         b->data += b->k_stride;
-        tile_lane(pairs, first, rows, vecs, 3, av, a, a_row, b, acc, low);
+        tile_lane(pairs, first, vecs, 3, av, a, a_row, b, acc, low);
         b->data += b->k_stride;
     }
 }
 
-/* Rows first ... rows-1 from k on to `end`; returns where it ended. */
-static ALWAYS_INLINE size_t tile_run(const bool pairs, const int first, const int rows, const int vecs, const float *a,
+/* The rows from `first` on, from k to `end`; returns where it ended. */
+static ALWAYS_INLINE size_t tile_run(const bool pairs, const int first, const int vecs, const float *a,
                                      const size_t a_row, struct tile_b *b, size_t k, const size_t end, tile_acc acc,
                                      vf *low)
 {
     for (; A_STEP > 1 && k + A_STEP <= end; k += A_STEP)
-        tile_step(pairs, first, rows, vecs, true, a + k, a_row, b, acc, low);
+        tile_step(pairs, first, vecs, true, a + k, a_row, b, acc, low);
     for (; k < end; k++)
-        tile_step(pairs, first, rows, vecs, false, a + k, a_row, b, acc, low);
+        tile_step(pairs, first, vecs, false, a + k, a_row, b, acc, low);
     return k;
 }
 
 /* The same, of floats. */
-static ALWAYS_INLINE size_t tile_section(const int first, const int rows, const int vecs, const float *a,
-                                         const size_t a_row, struct tile_b *b, size_t k, const size_t end, tile_acc acc)
+static ALWAYS_INLINE size_t tile_section(const int first, const int vecs, const float *a, const size_t a_row,
+                                         struct tile_b *b, size_t k, const size_t end, tile_acc acc)
 {
     vf none = v_low_none();
-    return tile_run(false, first, rows, vecs, a, a_row, b, k, end, acc, &none);
+    return tile_run(false, first, vecs, a, a_row, b, k, end, acc, &none);
 }
 
 /* s[r * s_row + column] = the chains over all of k < n. In pairs: false where they may not be exact. */
 static ALWAYS_INLINE bool tile_scores(const bool pairs, const int rows, const int vecs, const float *a,
                                       const size_t a_row, struct tile_b b, const size_t n, float *s, const size_t s_row)
 {
+    const int first = TILE_ROWS - rows;
     tile_acc acc;
     vf low = v_low_none();
-    tile_zero(rows, vecs, acc);
-    tile_run(pairs, 0, rows, vecs, a, a_row, &b, 0, n, acc, &low);
+    a = TILE_BEFORE(a, (size_t)first * a_row);
+    s = TILE_BEFORE(s, (size_t)first * s_row);
+    tile_zero(vecs, acc);
 #define DO(r)                                                                                                          \
-    if (r < rows) row_store(vecs, acc[r], s + r * s_row);
+    if (r < TILE_ROWS && r == first) tile_run(pairs, r, vecs, a, a_row, &b, 0, n, acc, &low);
+    EACH_ROW(DO)
+#undef DO
+#define DO(r)                                                                                                          \
+    if (tile_has(first, r)) row_store(vecs, acc[r], s + r * s_row);
     EACH_ROW(DO)
 #undef DO
     return !tile_in_doubt(pairs, low);
@@ -231,12 +241,19 @@ static ALWAYS_INLINE void row_scaled(const vf acc[MAX_VECS], const vf scale, flo
 static ALWAYS_INLINE void tile_scaled(const int rows, const float *a, const size_t a_row, struct tile_b b,
                                       const size_t n, const float c, float *s, const size_t s_row, float *best)
 {
+    const int first = TILE_ROWS - rows;
     tile_acc acc;
     const vf scale = v_set1(c);
-    tile_zero(rows, TILE_VECS, acc);
-    tile_section(0, rows, TILE_VECS, a, a_row, &b, 0, n, acc);
+    a = TILE_BEFORE(a, (size_t)first * a_row);
+    s = TILE_BEFORE(s, (size_t)first * s_row);
+    best = TILE_BEFORE(best, first * V_LANES);
+    tile_zero(TILE_VECS, acc);
 #define DO(r)                                                                                                          \
-    if (r < rows) row_scaled(acc[r], scale, s + r * s_row, best + r * V_LANES);
+    if (r < TILE_ROWS && r == first) tile_section(r, TILE_VECS, a, a_row, &b, 0, n, acc);
+    EACH_ROW(DO)
+#undef DO
+#define DO(r)                                                                                                          \
+    if (tile_has(first, r)) row_scaled(acc[r], scale, s + r * s_row, best + r * V_LANES);
     EACH_ROW(DO)
 #undef DO
 }
@@ -260,46 +277,48 @@ static ALWAYS_INLINE bool tile_fold(const bool pairs, const int rows, const int 
                                     const size_t a_row, struct tile_b b, const size_t *end, float *o,
                                     const size_t o_row, const float *old, const float *fresh)
 {
+    const int first = TILE_ROWS - rows;
     size_t k = 0;
     tile_acc acc;
     vf low = v_low_none();
-    tile_zero(rows, vecs, acc);
+    a = TILE_BEFORE(a, (size_t)first * a_row);
+    o = TILE_BEFORE(o, (size_t)first * o_row);
+    end = TILE_BEFORE(end, first);
+    old = TILE_BEFORE(old, first);
+    fresh = TILE_BEFORE(fresh, first);
+    tile_zero(vecs, acc);
 #define DO(r)                                                                                                          \
-    if (r < rows) {                                                                                                    \
-        k = tile_run(pairs, r, rows, vecs, a, a_row, &b, k, pairs ? end[r] / 2 : end[r], acc, &low);                   \
+    if (tile_has(first, r)) {                                                                                          \
+        k = tile_run(pairs, r, vecs, a, a_row, &b, k, pairs ? end[r] / 2 : end[r], acc, &low);                         \
         if (pairs && end[r] % 2 != 0) tile_half_step(vecs, a + r * a_row + k, &b, acc[r], &low);                       \
     }
     EACH_ROW(DO)
 #undef DO
     if (tile_in_doubt(pairs, low)) return false;
 #define DO(r)                                                                                                          \
-    if (r < rows) row_fold(vecs, acc[r], o + r * o_row, old + r, fresh + r);
+    if (tile_has(first, r)) row_fold(vecs, acc[r], o + r * o_row, old + r, fresh + r);
     EACH_ROW(DO)
 #undef DO
     return true;
 }
 
 #if V_HALF
-/* Spells out a statement for every two rows that a tile can have: row 2 i and the next. */
+/* Spells out a statement for every two rows of a tile: row 2 i and the next. */
 #define EACH_PAIR(DO) DO(0) DO(1) DO(2) DO(3)
 
+_Static_assert(TILE_ROWS % 2 == 0, "rows share registers two by two");
+
 /* The last half of a vector of columns, of rows r and r + 1 in one register. Where the first is not among the rows from
- * `first` on, or the second not among `rows`, its half stays as it is, or is nothing to anyone. */
-static ALWAYS_INLINE void pair_step(const int first, const int rows, const int r, const va av[MAX_ROWS],
-                                    const vf columns, vf *acc)
+ * `first` on, its half stays as it is. */
+static ALWAYS_INLINE void pair_step(const int first, const int r, const va av[MAX_ROWS], const vf columns, vf *acc)
 {
-    if (!tile_has(first, rows, r + 1))
-        *acc = v_fma(av[r], columns, *acc);
-    else if (first > r)
-        *acc = h_fma_upper(av[r + 1], columns, *acc);
-    else
-        *acc = v_fma(h_join(av[r], av[r + 1]), columns, *acc);
+    *acc = first > r ? h_fma_upper(av[r + 1], columns, *acc) : v_fma(h_join(av[r], av[r + 1]), columns, *acc);
 }
 
 /* `vecs` vectors of columns and half a one behind them, from k to `end`: see tile_run(). */
-static ALWAYS_INLINE size_t tile_half_run(const int first, const int rows, const int vecs, const float *a,
-                                          const size_t a_row, struct tile_b *b, size_t k, const size_t end,
-                                          tile_acc acc, vf half[MAX_ROWS / 2])
+static ALWAYS_INLINE size_t tile_half_run(const int first, const int vecs, const float *a, const size_t a_row,
+                                          struct tile_b *b, size_t k, const size_t end, tile_acc acc,
+                                          vf half[MAX_ROWS / 2])
 {
     vf none = v_low_none(), bv[MAX_VECS];
     va av[MAX_ROWS];
@@ -307,27 +326,26 @@ static ALWAYS_INLINE size_t tile_half_run(const int first, const int rows, const
         const vf columns = h_twice(tile_b_at(b, vecs));
         tile_columns(vecs, b, bv);
 #define DO(r)                                                                                                          \
-    if (tile_has(first, rows, r)) {                                                                                    \
+    if (tile_has(first, r)) {                                                                                          \
         av[r] = a_load1(a + r * a_row + k);                                                                            \
         row_step(false, vecs, av[r], 0, bv, acc[r], &none);                                                            \
-    }                                                                                                                  \
-    if (r % 2 == 1 && tile_has(first, rows, r)) pair_step(first, rows, r - 1, av, columns, &half[r / 2]);              \
-    if (r % 2 == 0 && r + 1 == rows) pair_step(first, rows, r, av, columns, &half[r / 2]);
+        if (r % 2 == 1) pair_step(first, r - 1, av, columns, &half[r / 2]);                                            \
+    }
         EACH_ROW(DO)
 #undef DO
     }
     return k;
 }
 
+/* Of rows 2 i and 2 i + 1, or of the second alone. */
 static ALWAYS_INLINE void pair_fold(const bool both, const vf acc, float *o, const size_t o_row, const float *old,
                                     const float *fresh)
 {
-    const size_t next = both ? o_row : 0;
-    const int i = both;
-    const vf before = h_load(o, o + next), was = h_join(v_set1(old[0]), v_set1(old[i]));
-    const vf sum = v_fma(before, was, v_mul(acc, h_join(v_set1(fresh[0]), v_set1(fresh[i]))));
-    if (both) h_store_upper(o + next, sum);
-    h_store(o, sum);
+    const int i = !both;
+    const vf before = h_load(o + i * o_row, o + o_row), was = h_join(v_set1(old[i]), v_set1(old[1]));
+    const vf sum = v_fma(before, was, v_mul(acc, h_join(v_set1(fresh[i]), v_set1(fresh[1]))));
+    h_store_upper(o + o_row, sum);
+    if (both) h_store(o, sum);
 }
 
 /* tile_fold() of floats on them. */
@@ -335,25 +353,32 @@ static ALWAYS_INLINE void tile_half_fold(const int rows, const int vecs, const f
                                          struct tile_b b, const size_t *end, float *o, const size_t o_row,
                                          const float *old, const float *fresh)
 {
+    const int first = TILE_ROWS - rows;
     size_t k = 0;
     tile_acc acc;
     vf half[MAX_ROWS / 2];
-    tile_zero(rows, vecs, acc);
+    a = TILE_BEFORE(a, (size_t)first * a_row);
+    o = TILE_BEFORE(o, (size_t)first * o_row);
+    end = TILE_BEFORE(end, first);
+    old = TILE_BEFORE(old, first);
+    fresh = TILE_BEFORE(fresh, first);
+    tile_zero(vecs, acc);
 #define DO(i)                                                                                                          \
-    if (2 * i < rows) half[i] = v_zero();
+    if (2 * i < TILE_ROWS) half[i] = v_zero();
     EACH_PAIR(DO)
 #undef DO
 #define DO(r)                                                                                                          \
-    if (r < rows) k = tile_half_run(r, rows, vecs, a, a_row, &b, k, end[r], acc, half);
+    if (tile_has(first, r)) k = tile_half_run(r, vecs, a, a_row, &b, k, end[r], acc, half);
     EACH_ROW(DO)
 #undef DO
 #define DO(r)                                                                                                          \
-    if (r < rows) row_fold(vecs, acc[r], o + r * o_row, old + r, fresh + r);
+    if (tile_has(first, r)) row_fold(vecs, acc[r], o + r * o_row, old + r, fresh + r);
     EACH_ROW(DO)
 #undef DO
     o += vecs * V_LANES;
 #define DO(i)                                                                                                          \
-    if (2 * i < rows) pair_fold(2 * i + 1 < rows, half[i], o + 2 * i * o_row, o_row, old + 2 * i, fresh + 2 * i);
+    if (tile_has(first, 2 * i + 1))                                                                                    \
+        pair_fold(2 * i >= first, half[i], o + 2 * i * o_row, o_row, old + 2 * i, fresh + 2 * i);
     EACH_PAIR(DO)
 #undef DO
 }

@@ -135,13 +135,18 @@ static ALWAYS_INLINE vf v_word_i8(vf x, const int u)
 }
 
 /* The half becomes the fraction of a float 2^(23 - at) + half: exact, and no conversion. */
-static ALWAYS_INLINE vf v_word_u4(vf x, const int u, const bool high)
+static ALWAYS_INLINE vf v_word_u4(vf x, const int u)
 {
     const __m256i bits = _mm256_castps_si256(x);
-    const int bit = 8 * u + (high ? 4 : 0), at = bit <= 16 ? bit : bit - 12;
+    const int bit = 8 * u, at = bit <= 16 ? bit : bit - 12;
     const __m256i half = _mm256_and_si256(bit <= 16 ? bits : _mm256_srli_epi32(bits, 12), _mm256_set1_epi32(15 << at));
     return _mm256_sub_ps(_mm256_castsi256_ps(_mm256_or_si256(half, _mm256_set1_epi32((150 - at) << 23))),
                          _mm256_set1_ps((float)((1 << (23 - at)) + 8)));
+}
+
+static ALWAYS_INLINE vf v_word_upper(vf x)
+{
+    return _mm256_castsi256_ps(_mm256_srli_epi32(_mm256_castps_si256(x), 4));
 }
 
 static ALWAYS_INLINE void v_store_f16(void *p, vf v)

@@ -142,13 +142,18 @@ static ALWAYS_INLINE vf v_word_i8(vf x, const int u)
 }
 
 /* The half becomes the fraction of a float 2^(23 - at) + half: exact, and no conversion. */
-static ALWAYS_INLINE vf v_word_u4(vf x, const int u, const bool high)
+static ALWAYS_INLINE vf v_word_u4(vf x, const int u)
 {
     const __m512i bits = _mm512_castps_si512(x);
-    const int bit = 8 * u + (high ? 4 : 0), at = bit <= 16 ? bit : bit - 12;
+    const int bit = 8 * u, at = bit <= 16 ? bit : bit - 12;
     const __m512i half = _mm512_and_si512(bit <= 16 ? bits : _mm512_srli_epi32(bits, 12), _mm512_set1_epi32(15 << at));
     return _mm512_sub_ps(_mm512_castsi512_ps(_mm512_or_si512(half, _mm512_set1_epi32((150 - at) << 23))),
                          _mm512_set1_ps((float)((1 << (23 - at)) + 8)));
+}
+
+static ALWAYS_INLINE vf v_word_upper(vf x)
+{
+    return _mm512_castsi512_ps(_mm512_srli_epi32(_mm512_castps_si512(x), 4));
 }
 
 static ALWAYS_INLINE void v_store_f16(void *p, vf v)
