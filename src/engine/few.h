@@ -487,8 +487,9 @@ static ALWAYS_INLINE void few_bytes(const tril_dtype type, const int rows, const
     few_pull_share(stream, lines, u, 16);
         EACH_LANE(DO)
 #undef DO
+        if (left == 0) return;
         UNROLL
-        for (int i = 0; i < FEW_SIDES && left > 0; i++) {
+        for (int i = 0; i < FEW_SIDES; i++) {
             UNROLL
             for (int j = 0; j < 4; j++)
                 t[i][j] = v_word_upper(t[i][j]);

@@ -6,8 +6,8 @@
     hotloops.py --objdump OBJDUMP --self-test CC ARG ...           a loop with a store must be found, one without not
 
 The hot functions are scores_v<N>, scaled_v<N> and fold_v<N> of src/engine/block.h, N being the tier's TILE_VECS, or
-pair_scores_v<N> and pair_fold_v<N> of a tier that does nothing else (where pairs are emulated, they spill): one inlined
-kernel for each number of rows. An innermost loop is a cycle of the control flow without a smaller one in it; it is hot if it
+pair_scores_v<N> and pair_fold_v<N> of a tier that does nothing else (where pairs are emulated, they spill): a section
+for each number of rows. An innermost loop is a cycle of the control flow without a smaller one in it; it is hot if it
 holds an fma. The largest kernel has TILE_ROWS * N fma per k: a loop with exactly that number (NEON by lane takes four k
 at a time), or a multiple of it where the compiler unrolled, must be there.
 """
