@@ -2,6 +2,11 @@
  * vector header, sets VEC_OPS to the name of its table and includes this; only that file has the tier's flags. */
 #include "vec_ops_table.h"
 
+/* Whether every machine of the tier can run store_weights and a_dot. */
+#ifndef VEC_HAS_DOTS
+#define VEC_HAS_DOTS 1
+#endif
+
 static void op_zero(float *to)
 {
     v_store(to, v_zero());
@@ -340,6 +345,7 @@ const struct vec_ops VEC_OPS = {
     .first_of_pair = op_first_of_pair,
     .second_of_pair = op_second_of_pair,
     .a_dot = op_a_dot,
+    .has_dots = VEC_HAS_DOTS,
     .dot_exact = V_DOT_EXACT,
 #if V_HALF
     .half_load = op_half_load,

@@ -50,6 +50,7 @@ struct vec_ops {
     void (*first_of_pair)(float *to, const float *b);
     void (*second_of_pair)(float *to, const float *b);
     void (*a_dot)(float *to, const float *a, int lane, const float *b, const float *c, int *low);
+    int has_dots; /* 0: a_dot and store_weights are another tier's */
     int dot_exact;
     /* halves of vectors, or null */
     void (*half_load)(float *to, const float *p, const float *q);

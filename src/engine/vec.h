@@ -82,7 +82,7 @@
 #endif
 #define NOINLINE __attribute__((noinline))
 
-/* The math modes that a tier computes itself; it may leave one to another tier (tril_kernels.instead). */
+/* The math modes that are compiled; a tier may leave one to another tier (tril_kernels.instead). */
 #ifndef TIER_F32
 #define TIER_F32 1
 #endif

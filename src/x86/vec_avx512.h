@@ -1,4 +1,5 @@
-/* AVX-512 (F, BW, DQ, VL) as the engine's vector operations. See engine/vec.h for what each one promises. */
+/* AVX-512 (F, BW, DQ, VL, and for pairs BF16) as the engine's vector operations. See engine/vec.h for what each one
+ * promises. */
 #ifndef TRIL_X86_VEC_AVX512_H
 #define TRIL_X86_VEC_AVX512_H
 
@@ -350,11 +351,13 @@ static ALWAYS_INLINE vf v_second_of_pair(vf b)
     return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(b), _mm512_set1_epi32(-0x10000)));
 }
 
-#ifdef __AVX512BF16__
+/* The instructions for pairs, which not every AVX-512 machine has. The compiler is not told of them, so they stand here
+ * and nowhere else: only the functions of math mode BF16 ask for that machine. */
 static ALWAYS_INLINE void v_store_weights(void *p, vf v)
 {
-    const __m256bh halves = _mm512_cvtneps_pbh(v);
-    memcpy(p, &halves, sizeof halves);
+    __m256i halves;
+    __asm__("vcvtneps2bf16 {%1, %0|%0, %1}" : "=v"(halves) : "v"(v));
+    _mm256_storeu_si256(p, halves);
 }
 
 #define V_DOT_EXACT 1
@@ -373,52 +376,9 @@ static ALWAYS_INLINE bool v_low_any(vf low)
 static ALWAYS_INLINE vf a_dot(va a, int lane, vf b, vf c, vf *low)
 {
     (void)lane, (void)low;
-    return _mm512_dpbf16_ps(c, (__m512bh)_mm512_castps_si512(a), (__m512bh)_mm512_castps_si512(b));
+    __asm__("vdpbf16ps {%1, %2, %0|%0, %2, %1}" : "+v"(c) : "v"(b), "v"(a));
+    return c;
 }
-#else
-static ALWAYS_INLINE void v_store_weights(void *p, vf v)
-{
-    v_store_bf16(p, v);
-}
-
-#define V_DOT_EXACT 0
-
-static ALWAYS_INLINE vf v_low_none(void)
-{
-    return _mm512_castsi512_ps(_mm512_set1_epi32(-1));
-}
-
-/* `low` keeps the least magnitude, minus 1, so that a 0 counts as large. */
-static ALWAYS_INLINE vf v_low_note(vf low, vf x)
-{
-    const __m512i magnitude = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(INT32_MAX));
-    const __m512i rank = _mm512_add_epi32(magnitude, _mm512_set1_epi32(-1));
-    return _mm512_castsi512_ps(_mm512_min_epu32(_mm512_castps_si512(low), rank));
-}
-
-static ALWAYS_INLINE bool v_low_any(vf low)
-{
-    return _mm512_cmplt_epu32_mask(_mm512_castps_si512(low), _mm512_set1_epi32(0x00800000)) != 0;
-}
-
-static ALWAYS_INLINE vf v_upper(vf pair)
-{
-    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pair), _mm512_set1_epi32(-0x10000)));
-}
-
-static ALWAYS_INLINE vf v_lower(vf pair)
-{
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pair), 16));
-}
-
-static ALWAYS_INLINE vf a_dot(va a, int lane, vf b, vf c, vf *low)
-{
-    (void)lane;
-    const vf t = _mm512_fmadd_ps(v_upper(a), v_upper(b), c), s = _mm512_fmadd_ps(v_lower(a), v_lower(b), t);
-    *low = v_low_note(v_low_note(*low, t), s);
-    return s;
-}
-#endif
 
 /* 16 x 16: pairs, then quads within 128-bit lanes, then the lanes. */
 static ALWAYS_INLINE void v_transpose(vf r[V_LANES])

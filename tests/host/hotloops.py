@@ -5,9 +5,9 @@
     hotloops.py --objdump OBJDUMP --tier FILE.c --compile CC ARG ...    compiles FILE.c with CC first
     hotloops.py --objdump OBJDUMP --self-test CC ARG ...           a loop with a store must be found, one without not
 
-The hot functions are scores_v<N>, scaled_v<N> and fold_v<N> of src/engine/block.h, N being the tier's TILE_VECS, or
-pair_scores_v<N> and pair_fold_v<N> of a tier that does nothing else (where pairs are emulated, they spill): a section
-for each number of rows. An innermost loop is a cycle of the control flow without a smaller one in it; it is hot if it
+The hot functions are scores_v<N>, scaled_v<N> and fold_v<N> of src/engine/block.h, N being the tier's TILE_VECS, and,
+where there is an instruction for pairs (emulated, they spill), pair_scores_v<N> and pair_fold_v<N>: a section for each
+number of rows. An innermost loop is a cycle of the control flow without a smaller one in it; it is hot if it
 holds an fma. The largest kernel has TILE_ROWS * N fma per k: a loop with exactly that number (NEON by lane takes four k
 at a time), or a multiple of it where the compiler unrolled, must be there.
 """
@@ -146,9 +146,11 @@ def is_arm(functions):
 def check(functions, vecs, rows, verbose=False):
     """What is wrong, as a list of lines."""
     arm, wrong = is_arm(functions), []
-    own = '' if any(f.startswith('scores_v') for f in functions) else 'pair_'  # a tier of math mode BF16 alone
-    for use in ('scores', 'fold') if own else ('scores', 'scaled', 'fold'):
-        name = '%s%s_v%d' % (own, use, vecs)
+    uses = ['scores', 'scaled', 'fold']
+    if any(i.name == 'vdpbf16ps' for f in functions.values() for i in f):
+        uses += ['pair_scores', 'pair_fold']
+    for use in uses:
+        name = '%s_v%d' % (use, vecs)
         names = [f for f in functions if f == name or f.startswith(name + '.')]
         if not names:
             wrong.append('%s: no such function' % name)

@@ -6,7 +6,7 @@
                                         only libc; its SONAME is libtril.so.0; stripped it is smaller than 550 kB, on
                                         64-bit machines
     symbols.py dll HEADER LIB.dll       exports the same; needs only Windows; no aligned move of more than 16 bytes
-    symbols.py tier TIER ARCHIVE        defines exactly one global symbol, tril_kernels_<TIER>
+    symbols.py tier ARCHIVE TIER ...    defines exactly one global symbol a tier, tril_kernels_<TIER>
     symbols.py static HEADER ARCHIVE    every global symbol begins with tril_, the header's functions are all there
     symbols.py base ARCHIVE             the objects compiled for the base machine hold no AVX instruction
 
@@ -106,8 +106,8 @@ def dll(header, path):
     return wrong + ([] if moves > 0 else ['no vector move in %s' % path])
 
 
-def tier(name, path):
-    return differ('exported', {n for n, _ in symbols(path, '--defined-only')}, {'tril_kernels_' + name})
+def tier(path, *names):
+    return differ('exported', {n for n, _ in symbols(path, '--defined-only')}, {'tril_kernels_' + n for n in names})
 
 
 def static(header, path):
