@@ -830,13 +830,6 @@ struct few_rows {
     int vecs;              /* of v */
 };
 
-static ALWAYS_INLINE void few_load_as(const tril_dtype type, const struct tril_rows *from, const int n, const int dims,
-                                      const size_t v_row, float *to)
-{
-    for (int i = 0; i < n; i++)
-        pack_value_as(type, from->data + i * from->stride, dims, tril_scale_of(from, i), PANEL, to + (size_t)i * v_row);
-}
-
 /* n rows of values: in place if they are f32, but for the tail; or in `to`. */
 static struct few_rows few_rows(const struct tril_job *job, const struct tril_rows *from, int n, float *to)
 {
@@ -844,7 +837,9 @@ static struct few_rows few_rows(const struct tril_job *job, const struct tril_ro
     const int dims = job->call->v_dim, whole = dims / V_LANES * V_LANES;
     const size_t v_row = (size_t)job->plan->v_row;
     if (x->dtype != TRIL_F32) {
-        BY_TYPE(x->dtype, few_load_as, from, n, dims, v_row, to);
+        for (int i = 0; i < n; i++)
+            pack_value(x->dtype, from->data + i * from->stride, dims, tril_scale_of(from, i), PANEL,
+                       to + (size_t)i * v_row);
         return (struct few_rows){to, NULL, v_row, (int)v_row / V_LANES};
     }
     const float *v = (const float *)(const void *)from->data;

@@ -175,11 +175,10 @@ static ALWAYS_INLINE void pack_value_as(const tril_dtype type, const char *row, 
         v_store(to + u, load_some(type, row, d + u, dims - d - u, s));
 }
 
-static ALWAYS_INLINE void pack_values_as(const tril_dtype type, const struct tril_rows *from, const int n,
-                                         const int dims, const size_t v_panel, float *to)
+static NOINLINE void pack_value(const tril_dtype type, const char *row, const int dims, const float scale,
+                                const size_t v_panel, float *to)
 {
-    for (int i = 0; i < n; i++)
-        pack_value_as(type, from->data + i * from->stride, dims, tril_scale_of(from, i), v_panel, to + i * PANEL);
+    BY_TYPE(type, pack_value_as, row, dims, scale, v_panel, to);
 }
 
 /* Values of the task's keys, from position `first` on, n of them. */
@@ -189,7 +188,9 @@ static void pack_values(const struct tril_job *job, const struct tril_task *task
     for (int key = 0, run; key < n; key += run, to += (size_t)run * PANEL) {
         const struct tril_rows from = tril_rows_at(job, task, v, first + key, task->head);
         run = tril_keys_together(job, first + key, n - key);
-        BY_TYPE(v->dtype, pack_values_as, &from, run, job->call->v_dim, job->plan->v_panel, to);
+        for (int i = 0; i < run; i++)
+            pack_value(v->dtype, from.data + i * from.stride, job->call->v_dim, tril_scale_of(&from, i),
+                       job->plan->v_panel, to + i * PANEL);
     }
 }
 

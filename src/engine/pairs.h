@@ -35,23 +35,19 @@ static void pair_keys(float *k, int n, int dims)
     }
 }
 
-/* Two rows of values, the second null behind the last key. */
-static ALWAYS_INLINE void pair_values_as(const tril_dtype type, const struct tril_rows *from, const int n,
-                                         const int dims, const size_t v_panel, float *to)
+/* Rows i and i + 1 of values, n of them there; the second is null behind the last key. */
+static void pair_value(const tril_dtype type, const struct tril_rows *from, int i, int n, int dims, size_t v_panel,
+                       float *to)
 {
-    for (int i = 0; i < n; i += 2, to += PANEL) {
-        const bool both = i + 1 < n;
-        const char *x = from->data + i * from->stride, *y = both ? x + from->stride : x;
-        const vf x_scale = v_set1(tril_scale_of(from, i)), y_scale = v_set1(tril_scale_of(from, both ? i + 1 : i));
-        float *at = to;
-        for (int d = 0; d < dims; d += PANEL, at += v_panel) {
-            UNROLL
-            for (int u = 0; u < PANEL; u += V_LANES) {
-                const vf first = load_some(type, x, d + u, dims - d - u, x_scale);
-                const vf second = load_some(type, y, d + u, dims - d - u, y_scale);
-                v_store(at + u, v_pair(first, both ? second : v_zero()));
-            }
-        }
+    const char *row = from->data + i * from->stride;
+    const bool both = i + 1 < n;
+    float first[TRIL_MAX_HEAD_DIM], second[TRIL_MAX_HEAD_DIM];
+    pack_value(type, row, dims, tril_scale_of(from, i), PANEL, first);
+    if (both) pack_value(type, row + from->stride, dims, tril_scale_of(from, i + 1), PANEL, second);
+    for (int d = 0; d < dims; d += PANEL, to += v_panel) {
+        UNROLL
+        for (int u = 0; u < PANEL; u += V_LANES)
+            v_store(to + u, v_pair(v_load(first + d + u), both ? v_load(second + d + u) : v_zero()));
     }
 }
 
@@ -62,7 +58,8 @@ static void pair_values(const struct tril_job *job, const struct tril_task *task
     for (int key = 0, run; key < n; key += run, to += (size_t)(run / 2) * PANEL) {
         const struct tril_rows from = tril_rows_at(job, task, v, first + key, task->head);
         run = tril_keys_together(job, first + key, n - key);
-        BY_TYPE(v->dtype, pair_values_as, &from, run, job->call->v_dim, job->plan->v_panel, to);
+        for (int i = 0; i < run; i += 2)
+            pair_value(v->dtype, &from, i, run, job->call->v_dim, job->plan->v_panel, to + i / 2 * PANEL);
     }
 }
 
