@@ -192,10 +192,11 @@ static void few_stream_block(struct few_stream *s, const struct tril_job *job, c
     s->runs = s->of_page - (first - at * page) / tokens;
 }
 
-/* The next run's first line. */
+/* Behind a run's end: the next one's first line. What was asked for past the end does not count. */
 static ALWAYS_INLINE void few_turn(struct few_stream *s)
 {
-    s->p += s->gap;
+    s->budget -= s->left;
+    s->p += s->gap + (int64_t)s->left * LINE_BYTES;
     s->left = s->run;
     if (--s->runs > 0) return;
     s->p = s->base + *++s->page * s->page_stride;
@@ -212,20 +213,12 @@ static ALWAYS_INLINE void few_pull(struct few_stream *s, const int n)
     __asm__("" : "+m"(*s)); /* in memory: registers are for the arithmetic */
     if (s->budget < n) return;
     s->budget -= n;
-    if (s->left > n) {
-        UNROLL
-        for (int i = 0; i < n; i++)
-            FEW_ASK(s->p + i * LINE_BYTES);
-        s->p += n * LINE_BYTES;
-        s->left -= n;
-        return;
-    }
-    NO_UNROLL
-    for (int i = 0; i < n; i++) {
-        FEW_ASK(s->p);
-        s->p += LINE_BYTES;
-        if (--s->left == 0) few_turn(s);
-    }
+    UNROLL
+    for (int i = 0; i < n; i++)
+        FEW_ASK(s->p + i * LINE_BYTES);
+    s->p += n * LINE_BYTES;
+    s->left -= n;
+    if (__builtin_expect(s->left <= 0, 0)) few_turn(s);
 }
 
 /* Asks for what is left of the work before, and allows so many lines to what comes now. */
@@ -257,10 +250,11 @@ static void few_open(struct few_stream *s, const struct tril_job *job, const str
     few_budget(s, job, task, 0);
 }
 
-/* Behind part u of n equal ones of the work on some bytes: its share of their lines, two by two where that is even. */
+/* Behind part u of n equal ones of the work on some bytes: its share of their lines, two by two where that is even and
+ * a part has less than one. */
 static ALWAYS_INLINE void few_pull_share(struct few_stream *s, const int lines, const int u, const int n)
 {
-    const int at_once = lines % 2 == 0 ? 2 : 1, pulls = lines / at_once;
+    const int at_once = lines % 2 == 0 && lines < n ? 2 : 1, pulls = lines / at_once;
     const int share = pulls * (u + 1) / n - pulls * u / n;
     if (share > 0) few_pull(s, share * at_once);
 }

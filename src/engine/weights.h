@@ -77,8 +77,7 @@ static void weights_finish(bool stream, float *to, const float *t, int64_t n, fl
 }
 
 /* The same, each rounded to 16 bits. */
-static ALWAYS_INLINE void weights_finish_half(const tril_dtype type, char *to, const float *t, const int64_t n,
-                                              const vf base, const vf sum)
+static void weights_finish_half(tril_dtype type, char *to, const float *t, int64_t n, const vf base, const vf sum)
 {
     int64_t i = 0;
     for (; i + EXP2_VECS * V_LANES <= n; i += EXP2_VECS * V_LANES) {
@@ -164,10 +163,8 @@ static void weights_put(const struct tril_job *job, bool stream, char *row, int6
     const vf base = v_ninf_to_zero(v_set1(max)), l = v_set1(sum == 0.0f ? 1.0f : sum);
     if (weights_sums(job))
         weights_add((float *)(void *)row + from, t, to - from, max, sum);
-    else if (type == TRIL_F16)
-        weights_finish_half(TRIL_F16, row + from * 2, t, to - from, base, l);
-    else if (type == TRIL_BF16)
-        weights_finish_half(TRIL_BF16, row + from * 2, t, to - from, base, l);
+    else if (type != TRIL_F32)
+        weights_finish_half(type, row + from * 2, t, to - from, base, l);
     else
         weights_finish(stream, (float *)(void *)row + from, t, to - from, max, sum);
 }
