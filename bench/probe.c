@@ -4,6 +4,7 @@
 #define _POSIX_C_SOURCE 199309L
 #include "probe.h"
 
+#include <string.h>
 #include <time.h>
 
 double probe_seconds(void)
@@ -102,6 +103,14 @@ static struct unit widest(void)
     return (struct unit){"sse", run_sse, 12 * 4};
 }
 
+static struct unit of_tier(const char *tier)
+{
+    __builtin_cpu_init();
+    if (strcmp(tier, "avx2") == 0 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return (struct unit){"avx2", run_avx2, 12 * 8 * 2};
+    return widest();
+}
+
 static struct unit of_pairs(void)
 {
     __builtin_cpu_init();
@@ -134,6 +143,12 @@ static struct unit widest(void)
     return (struct unit){"neon", run_neon, 24 * 4 * 2};
 }
 
+static struct unit of_tier(const char *tier)
+{
+    (void)tier;
+    return widest();
+}
+
 /* bfdot rounds otherwise than vdpbf16ps: no tier uses it. */
 static struct unit of_pairs(void)
 {
@@ -160,6 +175,12 @@ static void run_c(long steps)
 static struct unit widest(void)
 {
     return (struct unit){"c", run_c, 16 * 2};
+}
+
+static struct unit of_tier(const char *tier)
+{
+    (void)tier;
+    return widest();
 }
 
 static struct unit of_pairs(void)
@@ -203,11 +224,9 @@ static struct unit unit_of(enum probe_kind kind)
     return kind == PROBE_BF16 ? of_pairs() : widest();
 }
 
-double probe_gflops(enum probe_kind kind)
+static double burst(const struct unit unit)
 {
     enum { STEPS = 1536 }; /* some 5 to 10 us: the clock between two runs costs half a per cent */
-    const struct unit unit = unit_of(kind);
-    if (unit.run == NULL) return 0.0;
     double flops = 0.0;
     const double begin = probe_seconds();
     double now = begin;
@@ -217,6 +236,24 @@ double probe_gflops(enum probe_kind kind)
         now = probe_seconds();
     } while (now - begin < 1e-4);
     return 1e-9 * flops / (now - begin);
+}
+
+double probe_gflops(enum probe_kind kind)
+{
+    const struct unit unit = unit_of(kind);
+    return unit.run == NULL ? 0.0 : burst(unit);
+}
+
+double probe_share(const char *tier)
+{
+    const struct unit own = of_tier(tier), all = widest();
+    double best[2] = {0.0, 0.0};
+    if (own.run == all.run) return 1.0;
+    for (int i = 0; i < 30; i++) {
+        const double gflops = burst(i % 2 == 0 ? own : all);
+        if (gflops > best[i % 2]) best[i % 2] = gflops;
+    }
+    return best[0] / best[1];
 }
 
 const char *probe_name(enum probe_kind kind)

@@ -23,6 +23,10 @@ double probe_gflops(enum probe_kind kind);
  * Static. */
 const char *probe_name(enum probe_kind kind);
 
+/* The f32 peak of a tier's own vectors ("avx2", ...) as a share of the widest units' here: 1 where they are those, or
+ * where nothing else is known. 15 bursts of each take turns, 3 ms; the share is that of the best ones. */
+double probe_share(const char *tier);
+
 /* Reads `bytes` bytes once, in ascending order, as fast as this machine's widest loads can: the memory's peak. `bytes`
  * is rounded down to a multiple of 512. Results go nowhere. */
 void probe_read(const void *data, size_t bytes);
