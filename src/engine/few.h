@@ -29,7 +29,7 @@
 _Static_assert(FEW_STEP % PANEL == 0, "steps are whole panels");
 /* In vectors of a whole line P V of f32 takes a line of values in a third of the time that memory takes for one: asked
  * for at that rate, requests are dropped for want of room. Where keys and values are more than a core's share of the
- * last-level cache, they are asked for behind the arithmetic instead, one by one, about as fast as memory answers. */
+ * last-level cache, they are asked for behind each head's arithmetic instead, one after the other. */
 #define FEW_FAR_BYTES ((int64_t)16 << 20)
 
 static bool few_is_far(const tril_attention *call)
