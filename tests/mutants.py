@@ -147,6 +147,7 @@ ENGINE = [
     ('panel_of_stored_dims', 'engine/few.h', '.data + (int64_t)d * bytes,', '.data + (int64_t)(d - (d == 20)) * bytes,'),
     ('panel_scales', 'engine/few.h', 'type == TRIL_I8 ? v_load(scales + j * V_LANES)',
      'type == TRIL_I8 ? v_load(scales + (j > 0 ? 1 : 0))'),
+    ('few_block_scale', 'engine/few.h', 'v_set1(0x1p-24f)', 'v_set1(0x1p-23f)'),
     ('few_lower_half', 'engine/few.h', 't[i][j] = v_word_upper(t[i][j]);', ';'),
     ('values_across_pages', 'kernels.h', 'return left < n ? (int)left : n;', 'return n;'),
     # who sees whom, and what else scores become

@@ -566,6 +566,11 @@ static bool widening_holds(const struct vec_ops *ops, struct rng *rng, const flo
             if (bits_of(got[i]) != bits_of((float)(signed char)bytes[4 * i + u]))
                 return broken("v_word_i8: byte %d of lane %d: %d becomes %a", u, i, bytes[4 * i + u], (double)got[i]);
         }
+        ops->word_top(got, x, u);
+        for (int i = 0; i < n; i++) {
+            if (bits_of(got[i]) != bits_of((float)(signed char)bytes[4 * i + u] * 0x1p24f))
+                return broken("v_word_top: byte %d of lane %d: %d becomes %a", u, i, bytes[4 * i + u], (double)got[i]);
+        }
         for (int high = 0; high < 2; high++) {
             ops->word_u4(got, x, u, high);
             for (int i = 0; i < n; i++) {

@@ -217,6 +217,12 @@ static void op_word_i8(float *to, const float *x, int u)
     v_store(to, u == 0 ? v_word_i8(v, 0) : u == 1 ? v_word_i8(v, 1) : u == 2 ? v_word_i8(v, 2) : v_word_i8(v, 3));
 }
 
+static void op_word_top(float *to, const float *x, int u)
+{
+    const vf v = v_load(x);
+    v_store(to, u == 0 ? v_word_top(v, 0) : u == 1 ? v_word_top(v, 1) : u == 2 ? v_word_top(v, 2) : v_word_top(v, 3));
+}
+
 static void op_word_u4(float *to, const float *x, int u, int high)
 {
     const vf v = high ? v_word_upper(v_load(x)) : v_load(x);
@@ -337,6 +343,7 @@ const struct vec_ops VEC_OPS = {
     .halves = op_halves,
     .words = op_words,
     .word_i8 = op_word_i8,
+    .word_top = op_word_top,
     .word_u4 = op_word_u4,
     .a_fma_at = op_a_fma_at,
     .pair = op_pair,

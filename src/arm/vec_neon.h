@@ -154,6 +154,12 @@ static ALWAYS_INLINE vf v_word_i8(vf x, const int u)
     return vcvtq_f32_s32(vshrq_n_s32(vshlq_s32(bits, vdupq_n_s32(24 - 8 * u)), 24));
 }
 
+static ALWAYS_INLINE vf v_word_top(vf x, const int u)
+{
+    const int32x4_t bits = vreinterpretq_s32_f32(x);
+    return vcvtq_f32_s32(vandq_s32(vshlq_s32(bits, vdupq_n_s32(24 - 8 * u)), vdupq_n_s32(-0x1000000)));
+}
+
 static ALWAYS_INLINE vf v_word_u4(vf x, const int u)
 {
     const uint32x4_t bits = vreinterpretq_u32_f32(x);

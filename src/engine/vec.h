@@ -17,6 +17,7 @@
  *   v_words(p, stride, r)                   16 bytes each of V_LANES rows: lane i of r[c], c < 4, holds bytes 4 c ...
  *                                           4 c + 3 of row i; no alignment asked for
  *   v_word_i8(x, u)                         byte u of every lane, signed
+ *   v_word_top(x, u)                        2^24 times as much, which is cheaper
  *   v_word_u4(x, u)                         the lower half of byte u of every lane, minus 8
  *   v_word_upper(x)                         the bytes' upper halves in place of the lower ones
  *   v_store_f16(p, v) v_store_bf16(p, v)    to the nearest, ties to even; subnormals are kept, too large becomes inf, a

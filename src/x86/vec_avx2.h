@@ -134,6 +134,17 @@ static ALWAYS_INLINE vf v_word_i8(vf x, const int u)
     return _mm256_cvtepi32_ps(_mm256_srai_epi32(u < 3 ? _mm256_slli_epi32(bits, 24 - 8 * u) : bits, 24));
 }
 
+/* To the upper end alone, with zeros behind it. */
+static ALWAYS_INLINE vf v_word_top(vf x, const int u)
+{
+    const __m256i bits = _mm256_castps_si256(x), top = _mm256_set1_epi32(-0x1000000);
+    if (u == 0) return _mm256_cvtepi32_ps(_mm256_slli_epi32(bits, 24));
+    if (u == 3) return _mm256_cvtepi32_ps(_mm256_and_si256(bits, top));
+    const __m128i from = _mm_setr_epi32(u << 24 | 0x808080, (4 + u) << 24 | 0x808080, (8 + u) << 24 | 0x808080,
+                                        (12 + u) << 24 | 0x808080);
+    return _mm256_cvtepi32_ps(_mm256_shuffle_epi8(bits, _mm256_broadcastsi128_si256(from)));
+}
+
 /* The half becomes the fraction of a float 2^(23 - at) + half: exact, and no conversion. */
 static ALWAYS_INLINE vf v_word_u4(vf x, const int u)
 {

@@ -142,6 +142,17 @@ static ALWAYS_INLINE vf v_word_i8(vf x, const int u)
     return _mm512_cvtepi32_ps(_mm512_srai_epi32(u < 3 ? _mm512_slli_epi32(bits, 24 - 8 * u) : bits, 24));
 }
 
+/* To the upper end alone, with zeros behind it. */
+static ALWAYS_INLINE vf v_word_top(vf x, const int u)
+{
+    const __m512i bits = _mm512_castps_si512(x), top = _mm512_set1_epi32(-0x1000000);
+    if (u == 0) return _mm512_cvtepi32_ps(_mm512_slli_epi32(bits, 24));
+    if (u == 3) return _mm512_cvtepi32_ps(_mm512_and_si512(bits, top));
+    const __m512i from = _mm512_set4_epi32((12 + u) << 24 | 0x808080, (8 + u) << 24 | 0x808080,
+                                           (4 + u) << 24 | 0x808080, u << 24 | 0x808080);
+    return _mm512_cvtepi32_ps(_mm512_shuffle_epi8(bits, from));
+}
+
 /* The half becomes the fraction of a float 2^(23 - at) + half: exact, and no conversion. */
 static ALWAYS_INLINE vf v_word_u4(vf x, const int u)
 {
