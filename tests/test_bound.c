@@ -36,6 +36,12 @@ static double walking_factor(const struct reference *r)
     return factor(r) + 4.0 * sqrt(r->dim) * r->S;
 }
 
+/* Of an output; `led`: its scores are led by one large term each. */
+static double output_factor(const struct reference *r, bool led)
+{
+    return led || r->S > 30.0 ? walking_factor(r) : factor(r);
+}
+
 /* By what factor, less 1, math mode BF16 may change a weight, and p v. */
 static double rounded_weight(const struct problem *p, const struct reference *r)
 {
@@ -111,8 +117,7 @@ static bool row_in_bound(const struct problem *p, const tril_seq *seq, int64_t i
             low = fmin(low, v);
             high = fmax(high, v);
         }
-        const double bound =
-            A * (U * (led || r.S > 30.0 ? walking_factor(&r) : factor(&r)) + rounded_product(p, &r)) + flushed;
+        const double bound = A * (U * output_factor(&r, led) + rounded_product(p, &r)) + flushed;
         ok = within((double)o[d], want, bound, &worst->attend, "output", i, head, d);
         if (ok && r.n > 0 && ((double)o[d] < low - bound || (double)o[d] > high + bound))
             ok = broken("query %lld head %lld column %d is %a, outside the values' hull %a ... %a", (long long)i,
@@ -258,8 +263,8 @@ static bool permuted_keys(const struct tiers *tiers)
                         want += r.weight[j] * (double)problem_v(p, j, 0)[d];
                         A += r.weight[j] * fabs((double)problem_v(p, j, 0)[d]);
                     }
-                    ok = within((double)result_row(o, 0, head)[d], want, U * A * factor(&r) + 0x1p-100, &worst.attend,
-                                "permuted", 0, head, d);
+                    ok = within((double)result_row(o, 0, head)[d], want, U * A * output_factor(&r, false) + 0x1p-100,
+                                &worst.attend, "permuted", 0, head, d);
                 }
                 free(r.weight);
             }
