@@ -310,8 +310,9 @@ void compare(benchmark::State &state, const std::vector<const char *> &tiers, co
             // Of a core that computes in wider vectors, half the peak may be all that this tier's can reach.
             const double share = probe_share(tiers[i]);
             if (share < 0.95) state.counters[names[i] + "_of_own"] = state.counters[names[i]] / share;
-        } else
+        } else {
             state.counters[names[0] + "_over_" + names[i]] = seconds_ratio(int(i), 0);
+        }
     }
 }
 

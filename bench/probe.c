@@ -103,14 +103,6 @@ static struct unit widest(void)
     return (struct unit){"sse", run_sse, 12 * 4};
 }
 
-static struct unit of_tier(const char *tier)
-{
-    __builtin_cpu_init();
-    if (strcmp(tier, "avx2") == 0 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return (struct unit){"avx2", run_avx2, 12 * 8 * 2};
-    return widest();
-}
-
 static struct unit of_pairs(void)
 {
     __builtin_cpu_init();
@@ -143,12 +135,6 @@ static struct unit widest(void)
     return (struct unit){"neon", run_neon, 24 * 4 * 2};
 }
 
-static struct unit of_tier(const char *tier)
-{
-    (void)tier;
-    return widest();
-}
-
 /* bfdot rounds otherwise than vdpbf16ps: no tier uses it. */
 static struct unit of_pairs(void)
 {
@@ -175,12 +161,6 @@ static void run_c(long steps)
 static struct unit widest(void)
 {
     return (struct unit){"c", run_c, 16 * 2};
-}
-
-static struct unit of_tier(const char *tier)
-{
-    (void)tier;
-    return widest();
 }
 
 static struct unit of_pairs(void)
@@ -222,6 +202,18 @@ void probe_read(const void *data, size_t bytes)
 static struct unit unit_of(enum probe_kind kind)
 {
     return kind == PROBE_BF16 ? of_pairs() : widest();
+}
+
+/* Only x86 has tiers that are narrower than the machine. */
+static struct unit of_tier(const char *tier)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (strcmp(tier, "avx2") == 0 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return (struct unit){"avx2", run_avx2, 12 * 8 * 2};
+#endif
+    (void)tier;
+    return widest();
 }
 
 static double burst(const struct unit unit)
