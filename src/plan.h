@@ -20,8 +20,9 @@ struct tril_blocking {
 #define TRIL_SCORE_ROW  (TRIL_RUN_BLOCKS * TRIL_KEY_BLOCK + 16)
 
 /* A few-row task walks over the K/V heads of a token before it goes on to the next, so that it reads memory in the
- * order in which it lies. It takes at most this many rows in all, whose scores against one block fit in L2. */
-#define TRIL_FEW_ROWS_IN_ALL 192
+ * order in which it lies. It takes at most this many rows in all: 48 of each of eight heads, the most that go this way
+ * (tril_blocking.few_rows). */
+#define TRIL_FEW_ROWS_IN_ALL 384
 #define TRIL_FEW_SCORE_ROW   (TRIL_KEY_BLOCK + 16)
 #define TRIL_FEW_STEP        32 /* the most keys that it takes of one head before the next head's turn */
 

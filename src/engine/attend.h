@@ -169,7 +169,7 @@ static void attend_few(const struct tril_job *job, const struct tril_task *task,
     struct few_stream stream;
     struct tril_task_row row[TRIL_FEW_ROWS_IN_ALL];
     few_begin(job, task, row, ws);
-    few_open(&stream, job, task);
+    few_open(&stream, job, task, ws + job->plan->s);
     memset(ws + plan->o, 0, (size_t)rows * (size_t)dims * sizeof(float));
     for (int64_t first = task->first; first < task->keys; first = tril_next_block(task, first)) {
         float max[TRIL_FEW_ROWS_IN_ALL], sum[TRIL_FEW_ROWS_IN_ALL];

@@ -6,7 +6,7 @@
  *     for each row:                               few_softmax
  *     for each FEW_STEP keys, for each K/V head:  few_values   goes on with the rows' chains, which lie in block_o
  *
- * The order of every operation is that of the block path, so the bits are the same. Up to TILE_ROWS rows a key is
+ * The order of every operation is that of the block path, so the bits are the same. Up to FEW_DOTS_ROWS rows a key is
  * transposed in registers on its way into the chains; more rows share a panel that is packed in the first-level cache.
  */
 #ifndef TRIL_ENGINE_FEW_H
@@ -32,9 +32,16 @@ _Static_assert(FEW_STEP % PANEL == 0, "steps are whole panels");
  * last-level cache, they are asked for behind each head's arithmetic instead, one after the other. */
 #define FEW_FAR_BYTES ((int64_t)16 << 20)
 
-static bool few_is_far(const tril_attention *call)
+/* With more rows of a head there is arithmetic enough. */
+#define FEW_FAR_ROWS 12
+
+/* So many of them at most have kernels for keys of f32 that are asked for one by one; see few_stream.singly. */
+#define FEW_SINGLE_ROWS (V_LANES == PANEL ? 4 : 0)
+
+static bool few_is_far(const tril_attention *call, int rows)
 {
-    return V_LANES == PANEL && call->v.dtype == TRIL_F32 && call->k.bytes / 2 + call->v.bytes / 2 >= FEW_FAR_BYTES / 2;
+    return V_LANES == PANEL && rows <= FEW_FAR_ROWS && call->v.dtype == TRIL_F32 &&
+           call->k.bytes / 2 + call->v.bytes / 2 >= FEW_FAR_BYTES / 2;
 }
 
 /* Panels of n keys from position `first` on, which begins one: the host's own, or packed into `to`. */
@@ -129,7 +136,12 @@ struct few_stream {
     int64_t block_left; /* lines of this block's keys, or of its values, behind the budget */
     int64_t first;      /* the block's first key */
     bool values, over;
-    bool far; /* values are not asked for between their arithmetic, but behind it: see FEW_FAR_BYTES */
+    /* Keys of f32: each line is asked for when the count of the one before is stored, three for every four that are
+     * read, the rest behind the arithmetic and slower yet. Memory drops requests that come faster. */
+    bool singly;
+    bool far;         /* values are not asked for between their arithmetic, but behind it: see FEW_FAR_BYTES */
+    unsigned pauses;  /* several tiles of rows take the same values: behind which of their steps none are asked for */
+    const char *idle; /* lines in the cache, asked for where there are no others to ask for */
     /* Pages: runs until the next page, and of a whole one; where its number stands; what numbers count from. */
     int64_t runs, of_page;
     const int32_t *page;
@@ -225,6 +237,12 @@ static ALWAYS_INLINE void few_pull(struct few_stream *s, const int n)
 /* Asks for what is left of the work before, and allows so many lines to what comes now. */
 static void few_budget(struct few_stream *s, const struct tril_job *job, const struct tril_task *task, int64_t lines)
 {
+    int one = 1;
+    __asm__("" : "+r"(one));
+    while (s->singly && s->budget > 0) {
+        few_pull(s, 1);
+        s->budget *= one; /* for the time that it takes */
+    }
     while (s->budget > 0)
         few_pull(s, 1);
     lines += s->owed;
@@ -239,12 +257,21 @@ static void few_budget(struct few_stream *s, const struct tril_job *job, const s
     s->owed = s->over ? 0 : lines - s->budget;
 }
 
-static void few_open(struct few_stream *s, const struct tril_job *job, const struct tril_task *task)
+/* Lines that a transposition in registers takes: V_LANES keys x V_LANES floats or pairs of halves. */
+#define SQUARE_LINES (V_LANES * V_LANES * (int)sizeof(float) / LINE_BYTES)
+
+/* idle: SQUARE_LINES lines that will be in the cache. */
+static void few_open(struct few_stream *s, const struct tril_job *job, const struct tril_task *task, const float *idle)
 {
     const tril_tensor *k = &job->call->k;
     const int dims = job->call->qk_dim, step = few_step(k, dims, few_rows_of(job, task));
-    *s = (struct few_stream){.first = task->first, .far = few_is_far(job->call)};
+    *s = (struct few_stream){.first = task->first, .far = few_is_far(job->call, few_rows_of(job, task))};
+    s->idle = (const char *)idle;
+    while ((int)(s->pauses + 1) * TILE_ROWS < few_rows_of(job, task))
+        s->pauses = 2 * s->pauses + 1;
     few_stream_block(s, job, task);
+    s->singly = (s->far || s->run < SQUARE_LINES) && k->dtype == TRIL_F32 && k->layout == TRIL_ROWS &&
+                few_rows_of(job, task) <= FEW_SINGLE_ROWS;
     const int64_t ahead = (int64_t)few_run_lines(k, dims, task->heads) * (step / few_run_tokens(k, dims, task->heads));
     few_budget(s, job, task, ahead > FEW_LEAST_AHEAD ? ahead : FEW_LEAST_AHEAD);
     few_budget(s, job, task, 0);
@@ -262,17 +289,31 @@ static ALWAYS_INLINE void few_pull_share(struct few_stream *s, const int lines, 
 #define EACH_LANE(DO)                                                                                                  \
     DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11) DO(12) DO(13) DO(14) DO(15)
 
-/* Lines that a transposition in registers takes: V_LANES keys x V_LANES floats or pairs of halves. */
-#define SQUARE_LINES (V_LANES * V_LANES * (int)sizeof(float) / LINE_BYTES)
-
-/* Behind lane u of a transposition of f32. A line a lane, where it comes to that, is 4 % faster from memory than two
- * behind every other one. */
-static ALWAYS_INLINE void few_pull_lane(struct few_stream *s, const int u)
+/* Where a line comes to every lane of a transposition of f32: takes its lines, to be asked for one behind each lane. */
+static ALWAYS_INLINE const char *few_take(struct few_stream *s, const bool singly)
 {
-    if (SQUARE_LINES == V_LANES)
-        few_pull(s, 1);
-    else
+    if (SQUARE_LINES < V_LANES || singly) return NULL;
+    __asm__("" : "+m"(*s));
+    const char *taken = s->idle;
+    if (s->budget >= SQUARE_LINES) {
+        taken = s->p;
+        s->budget -= SQUARE_LINES;
+        s->p += SQUARE_LINES * LINE_BYTES;
+        s->left -= SQUARE_LINES;
+        if (__builtin_expect(s->left <= 0, 0)) few_turn(s);
+    }
+    return taken;
+}
+
+/* Behind lane u of a transposition of f32. singly: see few_stream.singly */
+static ALWAYS_INLINE void few_pull_lane(struct few_stream *s, const bool singly, const char *taken, const int u)
+{
+    if (SQUARE_LINES < V_LANES)
         few_pull_share(s, SQUARE_LINES, u, V_LANES);
+    else if (!singly)
+        FEW_ASK(taken + u * LINE_BYTES);
+    else if (u % 4 < 3)
+        few_pull(s, 1);
 }
 
 /* Row r of a kernel of `rows` rows, the last of which may be one of the others once more. */
@@ -293,9 +334,10 @@ static ALWAYS_INLINE void few_lane(const int rows, const int lane, const va av[M
 }
 
 /* V_LANES values of the rows' queries, times t. */
-static ALWAYS_INLINE void few_lanes(const int rows, const float *q, const size_t q_row, const float *last,
-                                    const vf t[V_LANES], vf acc[MAX_ROWS], struct few_stream *stream)
+static ALWAYS_INLINE void few_lanes(const bool singly, const int rows, const float *q, const size_t q_row,
+                                    const float *last, const vf t[V_LANES], vf acc[MAX_ROWS], struct few_stream *stream)
 {
+    const char *taken = few_take(stream, singly);
     va av[MAX_ROWS] = {a_load1(q)}; /* not used where A_STEP is 1, but compilers want it to have a value */
     _Static_assert(A_STEP == 1 || A_STEP == V_LANES, "a register of A holds the values of one transposition");
 #define DO(r)                                                                                                          \
@@ -305,7 +347,7 @@ static ALWAYS_INLINE void few_lanes(const int rows, const float *q, const size_t
 #define DO(u)                                                                                                          \
     if (u < V_LANES) {                                                                                                 \
         few_lane(rows, A_STEP > 1 ? u % 4 : 0, av, q + u, q_row, last + u, t[u % V_LANES], acc);                       \
-        few_pull_lane(stream, u);                                                                                      \
+        few_pull_lane(stream, singly, taken, u);                                                                       \
     }
     EACH_LANE(DO)
 #undef DO
@@ -348,22 +390,26 @@ static ALWAYS_INLINE size_t few_twice(const int r, const int rows, const int rea
 }
 
 /* s[r][0 ... V_LANES - 1] = the scores of `rows` rows and V_LANES keys. */
-static ALWAYS_INLINE void few_dots(const int rows, const int real, const float *q, const int dims, const char *k,
-                                   const int64_t stride, float *s, struct few_stream *stream)
+static ALWAYS_INLINE void few_dots(const bool singly, const int rows, const int real, const float *q, const int dims,
+                                   const char *k, const int64_t stride, float *s, struct few_stream *stream)
 {
     const size_t q_row = (size_t)dims;
     const float *last = q + (size_t)(real - 1) * q_row;
-    vf acc[MAX_ROWS], t[V_LANES];
+    vf acc[MAX_ROWS];
     int left = dims;
 #define DO(r)                                                                                                          \
     if (r < rows) acc[r] = v_zero();
     EACH_ROW(DO)
 #undef DO
     for (; left >= V_LANES; left -= V_LANES, q += V_LANES, last += V_LANES, k += V_LANES * sizeof(float)) {
-        few_square(k, stride, V_LANES, t);
-        few_lanes(rows, q, q_row, last, t, acc, stream);
+        const char *rows_at = k;
+        vf t[V_LANES];
+        __asm__("" : "+r"(rows_at)); /* gcc 12 keeps a pointer to each of the rows otherwise, and spills them and t */
+        few_square(rows_at, stride, V_LANES, t);
+        few_lanes(singly, rows, q, q_row, last, t, acc, stream);
     }
     if (left > 0) {
+        vf t[V_LANES];
         few_square(k, stride, left, t);
         few_last_lanes(rows, left, q, q_row, last, t, acc);
     }
@@ -373,21 +419,28 @@ static ALWAYS_INLINE void few_dots(const int rows, const int real, const float *
 #undef DO
 }
 
+/* The most rows of such a kernel: beside a vector for each lane there are registers for so many. */
+#define FEW_DOTS_ROWS (V_LANES == PANEL ? 8 : TILE_ROWS)
+
 /* A function for every two numbers of rows: of an odd one the last row takes part twice, which costs less than more
  * kernels would in code. */
 #define DOTS_ARGS                                                                                                      \
     const int rows, const float *q, const int dims, const char *k, const int64_t stride, float *s,                     \
         struct few_stream *stream
-#define DOTS(most)                                                                                                     \
-    static NOINLINE void few_dots_r##most(DOTS_ARGS)                                                                   \
+#define DOTS(name, singly, most)                                                                                       \
+    static NOINLINE void name(DOTS_ARGS)                                                                               \
     {                                                                                                                  \
-        few_dots(most, rows, q, dims, k, stride, s, stream);                                                           \
+        few_dots(singly, most, rows, q, dims, k, stride, s, stream);                                                   \
     }
-DOTS(2)
-DOTS(4)
-DOTS(6)
-#if TILE_ROWS > 6
-DOTS(8)
+DOTS(few_dots_r2, false, 2)
+DOTS(few_dots_r4, false, 4)
+DOTS(few_dots_r6, false, 6)
+#if FEW_DOTS_ROWS > 6
+DOTS(few_dots_r8, false, 8)
+#endif
+#if FEW_SINGLE_ROWS > 0
+DOTS(few_single_r2, true, 2)
+DOTS(few_single_r4, true, 4)
 #endif
 #undef DOTS
 
@@ -395,12 +448,24 @@ static void (*const few_dots_by_rows[])(DOTS_ARGS) = {
     few_dots_r2,
     few_dots_r4,
     few_dots_r6,
-#if TILE_ROWS > 6
+#if FEW_DOTS_ROWS > 6
     few_dots_r8,
 #endif
 };
 
-_Static_assert(sizeof(few_dots_by_rows) / sizeof(few_dots_by_rows[0]) == TILE_ROWS / 2, "a function for two numbers");
+_Static_assert(sizeof(few_dots_by_rows) / sizeof(few_dots_by_rows[0]) == FEW_DOTS_ROWS / 2,
+               "a function for two numbers");
+
+static void few_dots_of(DOTS_ARGS)
+{
+#if FEW_SINGLE_ROWS > 0
+    if (stream->singly) {
+        (rows > 2 ? few_single_r4 : few_single_r2)(rows, q, dims, k, stride, s, stream);
+        return;
+    }
+#endif
+    few_dots_by_rows[(rows - 1) / 2](rows, q, dims, k, stride, s, stream);
+}
 
 /* How many of the rows from r on a kernel takes. */
 static int few_rows_left(int rows, int r)
@@ -682,7 +747,7 @@ static void few_keys(const struct tril_job *job, const struct tril_task *task, i
     few_budget(stream, job, task, few_share(x, dims, task, head, n));
     int done = 0;
     const bool typed = few_is_typed(x, dims, rows);
-    if (typed || (x->layout == TRIL_ROWS && x->dtype == TRIL_F32 && rows <= TILE_ROWS)) {
+    if (typed || (x->layout == TRIL_ROWS && x->dtype == TRIL_F32 && rows <= FEW_DOTS_ROWS)) {
         for (int sides; done + V_LANES <= n; done += sides * V_LANES) {
             struct tril_rows k[FEW_SIDES];
             sides = n - done >= FEW_SIDES * V_LANES ? few_sides(x->dtype) : 1;
@@ -691,7 +756,7 @@ static void few_keys(const struct tril_job *job, const struct tril_task *task, i
             for (int r = 0; typed && r < rows; r += FEW_TYPED_ROWS)
                 few_dots_by_type[x->dtype](few_rows_left(rows, r), q + r * dims, dims, k, s + r * FEW_ROW + done,
                                            stream);
-            if (!typed) few_dots_by_rows[(rows - 1) / 2](rows, q, dims, k[0].data, k[0].stride, s + done, stream);
+            if (!typed) few_dots_of(rows, q, dims, k[0].data, k[0].stride, s + done, stream);
         }
         if (done < n) done = done / PANEL * PANEL; /* where a panel begins */
     }
@@ -771,7 +836,7 @@ static ALWAYS_INLINE void few_run(const int first, const int vecs, const float *
     for (size_t to; k < end; k = to) {
         to = end - k < step ? end : k + step;
         tile_section(first, vecs, p, FEW_ROW, b, k, to, acc);
-        few_pull(stream, (int)step * bytes / LINE_BYTES);
+        if ((k / step & stream->pauses) == 0) few_pull(stream, (int)step * bytes / LINE_BYTES);
     }
 }
 

@@ -394,7 +394,7 @@ static void weights_few(const struct tril_job *job, const struct tril_task *task
     struct few_stream stream;
     struct tril_task_row row[TRIL_FEW_ROWS_IN_ALL];
     few_begin(job, task, row, ws);
-    few_open(&stream, job, task);
+    few_open(&stream, job, task, ws + job->plan->s);
     for (int64_t first = task->first; first < task->keys; first = tril_next_block(task, first)) {
         few_scores(job, task, first, ws, &stream);
         few_softmax(job, task, row, first, false, ws, end, max, sum);
@@ -419,7 +419,7 @@ static void weights_few(const struct tril_job *job, const struct tril_task *task
     }
     if (!hold) {
         weights_between(job, task, ws);
-        few_open(&stream, job, task);
+        few_open(&stream, job, task, ws + job->plan->s);
         for (int64_t first = task->first; first < task->keys; first = tril_next_block(task, first)) {
             few_scores(job, task, first, ws, &stream);
             few_softmax(job, task, row, first, false, ws, end, max, sum);
