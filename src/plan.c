@@ -118,7 +118,9 @@ static void unit_of(const struct tril_plan *plan, const tril_attention *call, co
     unit->heads = 1;
     if (unit->few) {
         const int64_t fit = TRIL_FEW_ROWS_IN_ALL / (unit->queries * plan->group);
-        unit->heads = min_of(min_of(plan->few_heads, max_of(fit, 1)), call->kv_heads - head);
+        const int64_t most = min_of(plan->few_heads, max_of(fit, 1));
+        const int64_t even = ceil_div(call->kv_heads, ceil_div(call->kv_heads, most)); /* all units alike */
+        unit->heads = min_of(even, call->kv_heads - head);
     }
 }
 

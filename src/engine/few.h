@@ -35,13 +35,19 @@ _Static_assert(FEW_STEP % PANEL == 0, "steps are whole panels");
 /* With more rows of a head there is arithmetic enough. */
 #define FEW_FAR_ROWS 12
 
-/* So many of them at most have kernels for keys of f32 that are asked for one by one; see few_stream.singly. */
-#define FEW_SINGLE_ROWS (V_LANES == PANEL ? 4 : 0)
+/* So many of them at most have kernels for keys of f32 that are asked for one by one, from so many bytes on, of which
+ * most come from memory; see few_stream.singly. */
+#define FEW_SINGLE_BYTES ((int64_t)40 << 20)
+#define FEW_SINGLE_ROWS  (V_LANES == PANEL ? 4 : 0)
+
+static bool few_has_bytes(const tril_attention *call, int64_t bytes)
+{
+    return call->k.bytes / 2 + call->v.bytes / 2 >= bytes / 2;
+}
 
 static bool few_is_far(const tril_attention *call, int rows)
 {
-    return V_LANES == PANEL && rows <= FEW_FAR_ROWS && call->v.dtype == TRIL_F32 &&
-           call->k.bytes / 2 + call->v.bytes / 2 >= FEW_FAR_BYTES / 2;
+    return V_LANES == PANEL && rows <= FEW_FAR_ROWS && call->v.dtype == TRIL_F32 && few_has_bytes(call, FEW_FAR_BYTES);
 }
 
 /* Panels of n keys from position `first` on, which begins one: the host's own, or packed into `to`. */
@@ -270,8 +276,8 @@ static void few_open(struct few_stream *s, const struct tril_job *job, const str
     while ((int)(s->pauses + 1) * TILE_ROWS < few_rows_of(job, task))
         s->pauses = 2 * s->pauses + 1;
     few_stream_block(s, job, task);
-    s->singly = (s->far || s->run < SQUARE_LINES) && k->dtype == TRIL_F32 && k->layout == TRIL_ROWS &&
-                few_rows_of(job, task) <= FEW_SINGLE_ROWS;
+    s->singly = ((s->far && few_has_bytes(job->call, FEW_SINGLE_BYTES)) || s->run < SQUARE_LINES) &&
+                k->dtype == TRIL_F32 && k->layout == TRIL_ROWS && few_rows_of(job, task) <= FEW_SINGLE_ROWS;
     const int64_t ahead = (int64_t)few_run_lines(k, dims, task->heads) * (step / few_run_tokens(k, dims, task->heads));
     few_budget(s, job, task, ahead > FEW_LEAST_AHEAD ? ahead : FEW_LEAST_AHEAD);
     few_budget(s, job, task, 0);
