@@ -201,6 +201,7 @@ static void few_stream_block(struct few_stream *s, const struct tril_job *job, c
     s->left = s->run = lines;
     s->gap = tokens * x->token_stride - lines * LINE_BYTES;
     s->block_left = (int64_t)(keys + tokens - 1) / tokens * lines;
+    if (s->gap == 0 && page == 0) s->left = s->run = (int)s->block_left; /* no gap at all */
     s->runs = s->of_page = INT64_MAX;
     if (page == 0) return;
     const int64_t at = first / page;
@@ -263,7 +264,7 @@ static void few_budget(struct few_stream *s, const struct tril_job *job, const s
     s->owed = s->over ? 0 : lines - s->budget;
 }
 
-/* Lines that a transposition in registers takes: V_LANES keys x V_LANES floats or pairs of halves. */
+/* Lines that a transposition in registers takes: V_LANES keys x V_LANES floats or pairs of halves. Bytes take less. */
 #define SQUARE_LINES (V_LANES * V_LANES * (int)sizeof(float) / LINE_BYTES)
 
 /* idle: SQUARE_LINES lines that will be in the cache. */
@@ -276,50 +277,46 @@ static void few_open(struct few_stream *s, const struct tril_job *job, const str
     while ((int)(s->pauses + 1) * TILE_ROWS < few_rows_of(job, task))
         s->pauses = 2 * s->pauses + 1;
     few_stream_block(s, job, task);
-    s->singly = ((s->far && few_has_bytes(job->call, FEW_SINGLE_BYTES)) || s->run < SQUARE_LINES) &&
-                k->dtype == TRIL_F32 && k->layout == TRIL_ROWS && few_rows_of(job, task) <= FEW_SINGLE_ROWS;
+    s->singly = s->far && few_has_bytes(job->call, FEW_SINGLE_BYTES) && k->dtype == TRIL_F32 &&
+                k->layout == TRIL_ROWS && few_rows_of(job, task) <= FEW_SINGLE_ROWS;
     const int64_t ahead = (int64_t)few_run_lines(k, dims, task->heads) * (step / few_run_tokens(k, dims, task->heads));
     few_budget(s, job, task, ahead > FEW_LEAST_AHEAD ? ahead : FEW_LEAST_AHEAD);
     few_budget(s, job, task, 0);
-}
-
-/* Behind part u of n equal ones of the work on some bytes: its share of their lines, two by two where that is even. */
-static ALWAYS_INLINE void few_pull_share(struct few_stream *s, const int lines, const int u, const int n)
-{
-    const int at_once = lines % 2 == 0 ? 2 : 1, pulls = lines / at_once;
-    const int share = pulls * (u + 1) / n - pulls * u / n;
-    if (share > 0) few_pull(s, share * at_once);
 }
 
 /* Spells out a statement for every lane that a vector can have; see EACH_ROW. */
 #define EACH_LANE(DO)                                                                                                  \
     DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11) DO(12) DO(13) DO(14) DO(15)
 
-/* Where a line comes to every lane of a transposition of f32: takes its lines, to be asked for one behind each lane. */
-static ALWAYS_INLINE const char *few_take(struct few_stream *s, const bool singly)
+/* Where a token's rows are fewer lines than a kernel takes at once: what one of n calls may ask for, before it. */
+static void few_pull_short(struct few_stream *s, int n)
 {
-    if (SQUARE_LINES < V_LANES || singly) return NULL;
+    if (s->run >= SQUARE_LINES) return;
+    for (int left = s->budget / n; left > 0; left--)
+        few_pull(s, 1);
+}
+
+/* n lines that a transposition will ask for between its lanes, SQUARE_LINES at most. */
+static ALWAYS_INLINE const char *few_take(struct few_stream *s, const int n)
+{
     __asm__("" : "+m"(*s));
     const char *taken = s->idle;
-    if (s->budget >= SQUARE_LINES) {
+    if (s->budget >= n && s->run >= SQUARE_LINES) {
         taken = s->p;
-        s->budget -= SQUARE_LINES;
-        s->p += SQUARE_LINES * LINE_BYTES;
-        s->left -= SQUARE_LINES;
+        s->budget -= n;
+        s->p += n * LINE_BYTES;
+        s->left -= n;
         if (__builtin_expect(s->left <= 0, 0)) few_turn(s);
     }
     return taken;
 }
 
-/* Behind lane u of a transposition of f32. singly: see few_stream.singly */
-static ALWAYS_INLINE void few_pull_lane(struct few_stream *s, const bool singly, const char *taken, const int u)
+/* Behind lane u of n: its share of the lines. */
+static ALWAYS_INLINE void few_ask_share(const char *taken, const int lines, const int u, const int n)
 {
-    if (SQUARE_LINES < V_LANES)
-        few_pull_share(s, SQUARE_LINES, u, V_LANES);
-    else if (!singly)
-        FEW_ASK(taken + u * LINE_BYTES);
-    else if (u % 4 < 3)
-        few_pull(s, 1);
+    UNROLL
+    for (int i = lines * u / n; i < lines * (u + 1) / n; i++)
+        FEW_ASK(taken + i * LINE_BYTES);
 }
 
 /* Row r of a kernel of `rows` rows, the last of which may be one of the others once more. */
@@ -343,7 +340,7 @@ static ALWAYS_INLINE void few_lane(const int rows, const int lane, const va av[M
 static ALWAYS_INLINE void few_lanes(const bool singly, const int rows, const float *q, const size_t q_row,
                                     const float *last, const vf t[V_LANES], vf acc[MAX_ROWS], struct few_stream *stream)
 {
-    const char *taken = few_take(stream, singly);
+    const char *taken = singly ? NULL : few_take(stream, SQUARE_LINES);
     va av[MAX_ROWS] = {a_load1(q)}; /* not used where A_STEP is 1, but compilers want it to have a value */
     _Static_assert(A_STEP == 1 || A_STEP == V_LANES, "a register of A holds the values of one transposition");
 #define DO(r)                                                                                                          \
@@ -353,7 +350,8 @@ static ALWAYS_INLINE void few_lanes(const bool singly, const int rows, const flo
 #define DO(u)                                                                                                          \
     if (u < V_LANES) {                                                                                                 \
         few_lane(rows, A_STEP > 1 ? u % 4 : 0, av, q + u, q_row, last + u, t[u % V_LANES], acc);                       \
-        few_pull_lane(stream, singly, taken, u);                                                                       \
+        if (!singly) few_ask_share(taken, SQUARE_LINES, u, V_LANES);                                                   \
+        if (singly && u % 4 < 3) few_pull(stream, 1);                                                                  \
     }
     EACH_LANE(DO)
 #undef DO
@@ -473,6 +471,14 @@ static void few_dots_of(DOTS_ARGS)
     few_dots_by_rows[(rows - 1) / 2](rows, q, dims, k, stride, s, stream);
 }
 
+/* Keys of halves on vectors of a whole line */
+#define FEW_HALF_ROWS (V_LANES == PANEL ? 2 * FEW_TYPED_ROWS : FEW_TYPED_ROWS)
+
+static ALWAYS_INLINE bool few_is_half(const tril_dtype type)
+{
+    return type == TRIL_F16 || type == TRIL_BF16;
+}
+
 /* How many of the rows from r on a kernel takes. */
 static int few_rows_left(int rows, int r)
 {
@@ -498,14 +504,14 @@ static ALWAYS_INLINE int few_sides(const tril_dtype type)
     return type == TRIL_I8 || type == TRIL_Q8_0 || type == TRIL_Q4_0 ? FEW_SIDES : 1;
 }
 
-/* One value of the rows' queries, times a vector of keys on each side. last: the last row's query. */
-static ALWAYS_INLINE void few_typed_lane(const int sides, const int rows, const float *q, const size_t q_row,
-                                         const float *last, const vf *keys, few_acc acc)
+/* One value of the rows' queries, times a vector of keys on each side. at: of each row, from q. */
+static ALWAYS_INLINE void few_typed_lane(const int sides, const int rows, const float *q, const size_t at[MAX_ROWS],
+                                         const vf *keys, few_acc acc)
 {
 #define DO(r)                                                                                                          \
-    if (r < rows && sides == 1) acc[r][0] = a_fma_at(few_row(r, rows, q, q_row, last), keys[0], acc[r][0]);            \
+    if (r < rows && sides == 1) acc[r][0] = a_fma_at(q + at[r], keys[0], acc[r][0]);                                   \
     if (r < rows && sides > 1) {                                                                                       \
-        const va a = a_load1(few_row(r, rows, q, q_row, last));                                                        \
+        const va a = a_load1(q + at[r]);                                                                               \
         acc[r][0] = a_fma(a, 0, keys[0], acc[r][0]);                                                                   \
         acc[r][FEW_SIDES - 1] = a_fma(a, 0, keys[FEW_SIDES - 1], acc[r][FEW_SIDES - 1]);                               \
     }
@@ -514,10 +520,10 @@ static ALWAYS_INLINE void few_typed_lane(const int sides, const int rows, const 
 }
 
 /* Halves: V_LANES keys x 2 * V_LANES dims, transposed in pairs. */
-static ALWAYS_INLINE void few_halves(const tril_dtype type, const int rows, const float *q, const size_t q_row,
-                                     const float *last, const char *k, const int64_t stride, few_acc acc,
-                                     struct few_stream *stream)
+static ALWAYS_INLINE void few_halves(const tril_dtype type, const int rows, const float *q, const size_t q_at[MAX_ROWS],
+                                     const char *k, const int64_t stride, few_acc acc, struct few_stream *stream)
 {
+    const char *taken = few_take(stream, SQUARE_LINES);
     vf t[V_LANES], h[2];
     few_square(k, stride, V_LANES, t);
 #define DO(u)                                                                                                          \
@@ -526,9 +532,9 @@ static ALWAYS_INLINE void few_halves(const tril_dtype type, const int rows, cons
             v_halves_f16(t[u % V_LANES], h);                                                                           \
         else                                                                                                           \
             v_halves_bf16(t[u % V_LANES], h);                                                                          \
-        few_typed_lane(1, rows, q + 2 * u, q_row, last + 2 * u, &h[0], acc);                                           \
-        few_typed_lane(1, rows, q + 2 * u + 1, q_row, last + 2 * u + 1, &h[1], acc);                                   \
-        few_pull_share(stream, SQUARE_LINES, u, V_LANES);                                                              \
+        few_typed_lane(1, rows, q + 2 * u, q_at, &h[0], acc);                                                          \
+        few_typed_lane(1, rows, q + 2 * u + 1, q_at, &h[1], acc);                                                      \
+        few_ask_share(taken, SQUARE_LINES, u, V_LANES);                                                                \
     }
     EACH_LANE(DO)
 #undef DO
@@ -546,9 +552,9 @@ static ALWAYS_INLINE void few_byte(const tril_dtype type, vf t[FEW_SIDES][4], co
 }
 
 /* The bytes `at` ... at + 15 of the rows: 16 values, or, where they are halves of bytes, 32. */
-static ALWAYS_INLINE void few_bytes(const tril_dtype type, const int rows, const float *q, const size_t q_row,
-                                    const float *last, const struct tril_rows *k, const int64_t at,
-                                    const vf scale[FEW_SIDES], few_acc acc, struct few_stream *stream)
+static ALWAYS_INLINE void few_bytes(const tril_dtype type, const int rows, const float *q, const size_t q_at[MAX_ROWS],
+                                    const struct tril_rows *k, const int64_t at, const vf scale[FEW_SIDES], few_acc acc,
+                                    struct few_stream *stream)
 {
     const int all_lines = FEW_SIDES * (V_LANES * 16 + LINE_BYTES) / LINE_BYTES;
     const int lines = type == TRIL_Q4_0 ? (all_lines + 2) / 4 * 2 : all_lines;
@@ -556,11 +562,12 @@ static ALWAYS_INLINE void few_bytes(const tril_dtype type, const int rows, const
     UNROLL
     for (int i = 0; i < FEW_SIDES; i++)
         v_words(k[i].data + at, k[i].stride, t[i]);
-    for (int left = type == TRIL_Q4_0; left >= 0; left--, q += 16, last += 16) {
+    for (int left = type == TRIL_Q4_0; left >= 0; left--, q += 16) {
+        const char *taken = few_take(stream, lines);
 #define DO(u)                                                                                                          \
     few_byte(type, t, u, scale, keys);                                                                                 \
-    few_typed_lane(FEW_SIDES, rows, q + u, q_row, last + u, keys, acc);                                                \
-    few_pull_share(stream, lines, u, 16);
+    few_typed_lane(FEW_SIDES, rows, q + u, q_at, keys, acc);                                                           \
+    few_ask_share(taken, lines, u, 16);
         EACH_LANE(DO)
 #undef DO
         if (left == 0) return;
@@ -598,12 +605,15 @@ static ALWAYS_INLINE void few_typed_dots(const tril_dtype type, const int rows, 
                                          const int dims, const struct tril_rows *from, float *s,
                                          struct few_stream *stream)
 {
-    const size_t q_row = (size_t)dims;
-    const float *last = q + (size_t)(real - 1) * q_row;
     const int sides = few_sides(type);
     int64_t at = 0;
     vf scale[FEW_SIDES];
     few_acc acc;
+    size_t q_at[MAX_ROWS];
+#define DO(r)                                                                                                          \
+    if (r < rows) q_at[r] = (size_t)(r < real ? r : real - 1) * (size_t)dims;
+    EACH_ROW(DO)
+#undef DO
 #define DO(r)                                                                                                          \
     if (r < rows) acc[r][0] = v_zero();                                                                                \
     if (r < rows) acc[r][FEW_SIDES - 1] = v_zero();
@@ -613,22 +623,22 @@ static ALWAYS_INLINE void few_typed_dots(const tril_dtype type, const int rows, 
     for (int i = 0; i < FEW_SIDES; i++)
         scale[i] = type == TRIL_I8 ? few_scales(&from[i]) : v_zero();
     const int step = type == TRIL_F16 || type == TRIL_BF16 ? 2 * V_LANES : type == TRIL_I8 ? 16 : TRIL_Q_BLOCK;
-    for (int d = 0; d < dims; d += step, q += step, last += step, at += tril_row_bytes(type, step)) {
+    for (int d = 0; d < dims; d += step, q += step, at += tril_row_bytes(type, step)) {
         if (type == TRIL_F16 || type == TRIL_BF16) {
-            few_halves(type, rows, q, q_row, last, from->data + at, from->stride, acc, stream);
+            few_halves(type, rows, q, q_at, from->data + at, from->stride, acc, stream);
         } else if (type == TRIL_I8) {
-            few_bytes(type, rows, q, q_row, last, from, at, scale, acc, stream);
+            few_bytes(type, rows, q, q_at, from, at, scale, acc, stream);
         } else {
             UNROLL
             for (int i = 0; i < FEW_SIDES; i++)
                 scale[i] = few_block_scales(type, from[i].data + at, from[i].stride);
             for (int i = 0; i < (type == TRIL_Q8_0 ? TRIL_Q_BLOCK : 16); i += 16)
-                few_bytes(type, rows, q + i, q_row, last + i, from, at + 2 + i, scale, acc, stream);
+                few_bytes(type, rows, q + i, q_at, from, at + 2 + i, scale, acc, stream);
         }
     }
 #define DO(r)                                                                                                          \
-    if (r < rows) v_store(s + few_twice(r, rows, real) * FEW_ROW, acc[r][0]);                                          \
-    if (r < rows && sides > 1) v_store(s + few_twice(r, rows, real) * FEW_ROW + V_LANES, acc[r][FEW_SIDES - 1]);
+    if (r < rows) v_store(s + (r < real ? r : real - 1) * FEW_ROW, acc[r][0]);                                         \
+    if (r < rows && sides > 1) v_store(s + (r < real ? r : real - 1) * FEW_ROW + V_LANES, acc[r][FEW_SIDES - 1]);
     EACH_ROW(DO)
 #undef DO
 }
@@ -638,7 +648,10 @@ static ALWAYS_INLINE void few_typed_dots(const tril_dtype type, const int rows, 
 #define TYPED_DOTS(name, type)                                                                                         \
     static NOINLINE void few_dots_##name(TYPED_DOTS_ARGS)                                                              \
     {                                                                                                                  \
-        BY_ROWS(few_typed_dots, type, rows, q, dims, from, s, stream);                                                 \
+        if (FEW_HALF_ROWS > FEW_TYPED_ROWS && few_is_half(type) && rows > FEW_TYPED_ROWS)                              \
+            few_typed_dots(type, FEW_HALF_ROWS, rows, q, dims, from, s, stream);                                       \
+        else                                                                                                           \
+            BY_ROWS(few_typed_dots, type, rows, q, dims, from, s, stream);                                             \
     }
 TYPED_DOTS(f16, TRIL_F16)
 TYPED_DOTS(bf16, TRIL_BF16)
@@ -757,11 +770,12 @@ static void few_keys(const struct tril_job *job, const struct tril_task *task, i
         for (int sides; done + V_LANES <= n; done += sides * V_LANES) {
             struct tril_rows k[FEW_SIDES];
             sides = n - done >= FEW_SIDES * V_LANES ? few_sides(x->dtype) : 1;
+            few_pull_short(stream, (n - done) / (sides * V_LANES));
             for (int i = 0; i < FEW_SIDES; i++) /* one alone takes part twice; what comes next overwrites that */
                 k[i] = tril_rows_at(job, task, x, key + done + (i < sides ? i * V_LANES : 0), task->head + head);
-            for (int r = 0; typed && r < rows; r += FEW_TYPED_ROWS)
-                few_dots_by_type[x->dtype](few_rows_left(rows, r), q + r * dims, dims, k, s + r * FEW_ROW + done,
-                                           stream);
+            for (int r = 0, most = few_is_half(x->dtype) ? FEW_HALF_ROWS : FEW_TYPED_ROWS; typed && r < rows; r += most)
+                few_dots_by_type[x->dtype](rows - r < most ? rows - r : most, q + r * dims, dims, k,
+                                           s + r * FEW_ROW + done, stream);
             if (!typed) few_dots_of(rows, q, dims, k[0].data, k[0].stride, s + done, stream);
         }
         if (done < n) done = done / PANEL * PANEL; /* where a panel begins */
