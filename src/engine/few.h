@@ -91,20 +91,33 @@ static int few_rows_of(const struct tril_job *job, const struct tril_task *task)
 }
 
 /* Keys and values that are stored in another type than f32 are widened in registers, on their way into the chains, by
- * kernels of their own. These take whole blocks of 32 values, whole vectors of keys, and 2 or 4 rows: with 1 or 3 the
- * last one takes part twice, which costs less than more kernels would in code. What does not fit is widened into the
- * first-level cache and goes the way of f32. */
+ * kernels of their own. These take whole blocks of 32 values, whole vectors of keys, and 2 or 4 rows, of keys in halves
+ * 8 if they can: with 1 or 3 the last one takes part twice, which costs less than more kernels would in code. What does
+ * not fit is widened into the first-level cache and goes the way of f32. */
 #define FEW_TYPED_ROWS 4
+#define FEW_HALF_ROWS  (V_LANES == PANEL ? 2 * FEW_TYPED_ROWS : FEW_TYPED_ROWS)
+
+static ALWAYS_INLINE bool few_is_half(const tril_dtype type)
+{
+    return type == TRIL_F16 || type == TRIL_BF16;
+}
+
+/* Up to how many rows that is faster, though every kernel widens anew. */
+static int few_typed_most(const tril_tensor *x)
+{
+    if (V_LANES < PANEL) return 2 * FEW_TYPED_ROWS;
+    return few_is_half(x->dtype) ? 24 : x->layout == TRIL_PANELS ? 8 : 20;
+}
 
 static bool few_is_typed(const tril_tensor *x, int dims, int rows)
 {
-    return x->dtype != TRIL_F32 && x->layout == TRIL_ROWS && rows <= 2 * FEW_TYPED_ROWS && dims % TRIL_Q_BLOCK == 0;
+    return x->dtype != TRIL_F32 && x->layout == TRIL_ROWS && rows <= few_typed_most(x) && dims % TRIL_Q_BLOCK == 0;
 }
 
 /* Keys in panels of such a type, which need no transposition, have kernels as well: whole panels, any head size. */
 static bool few_in_panels(const tril_tensor *x, int rows)
 {
-    return x->dtype != TRIL_F32 && x->layout == TRIL_PANELS && rows <= 2 * FEW_TYPED_ROWS;
+    return x->dtype != TRIL_F32 && x->layout == TRIL_PANELS && rows <= few_typed_most(x);
 }
 
 /* See FEW_STEP; narrow rows reach less far. */
@@ -319,37 +332,49 @@ static ALWAYS_INLINE void few_ask_share(const char *taken, const int lines, cons
         FEW_ASK(taken + i * LINE_BYTES);
 }
 
-/* Row r of a kernel of `rows` rows, the last of which may be one of the others once more. */
-static ALWAYS_INLINE const float *few_row(const int r, const int rows, const float *q, const size_t q_row,
-                                          const float *last)
+/* The most rows of a kernel that turns keys of f32 over: beside a vector for each lane there are registers for so many.
+ */
+#define FEW_DOTS_ROWS (V_LANES == PANEL ? 12 : TILE_ROWS)
+#define FEW_MAX_ROWS  12
+_Static_assert(FEW_DOTS_ROWS <= FEW_MAX_ROWS, "rows of few_dots()");
+
+/* See EACH_ROW. */
+#define EACH_FEW_ROW(DO) EACH_ROW(DO) DO(8) DO(9) DO(10) DO(11)
+
+/* Where `rows` rows of a kernel begin, row floats apart, of which `real` are there, and more than rows - step: the last
+ * of them takes the places of the others, too. */
+static ALWAYS_INLINE void few_places(const int rows, const int step, const int real, const size_t row,
+                                     size_t at[FEW_MAX_ROWS])
 {
-    return r == rows - 1 ? last : q + r * q_row;
+    UNROLL
+    for (int r = 0; r < rows; r++)
+        at[r] = (size_t)(r <= rows - step || r < real ? r : real - 1) * row;
 }
 
-/* One value of the rows' queries, times a vector of keys. last: the last row's query. */
-static ALWAYS_INLINE void few_lane(const int rows, const int lane, const va av[MAX_ROWS], const float *q,
-                                   const size_t q_row, const float *last, const vf keys, vf acc[MAX_ROWS])
+/* One value of the rows' queries, times a vector of keys. */
+static ALWAYS_INLINE void few_lane(const int rows, const int lane, const va av[FEW_MAX_ROWS], const float *q,
+                                   const size_t at[FEW_MAX_ROWS], const vf keys, vf acc[FEW_MAX_ROWS])
 {
 #define DO(r)                                                                                                          \
-    if (r < rows) acc[r] = a_fma(A_STEP > 1 ? av[r] : a_load1(few_row(r, rows, q, q_row, last)), lane, keys, acc[r]);
-    EACH_ROW(DO)
+    if (r < rows) acc[r] = a_fma(A_STEP > 1 ? av[r] : a_load1(q + at[r]), lane, keys, acc[r]);
+    EACH_FEW_ROW(DO)
 #undef DO
 }
 
 /* V_LANES values of the rows' queries, times t. */
-static ALWAYS_INLINE void few_lanes(const bool singly, const int rows, const float *q, const size_t q_row,
-                                    const float *last, const vf t[V_LANES], vf acc[MAX_ROWS], struct few_stream *stream)
+static ALWAYS_INLINE void few_lanes(const bool singly, const int rows, const float *q, const size_t at[FEW_MAX_ROWS],
+                                    const vf t[V_LANES], vf acc[FEW_MAX_ROWS], struct few_stream *stream)
 {
     const char *taken = singly ? NULL : few_take(stream, SQUARE_LINES);
-    va av[MAX_ROWS] = {a_load1(q)}; /* not used where A_STEP is 1, but compilers want it to have a value */
+    va av[FEW_MAX_ROWS] = {a_load1(q)}; /* not used where A_STEP is 1, but compilers want it to have a value */
     _Static_assert(A_STEP == 1 || A_STEP == V_LANES, "a register of A holds the values of one transposition");
 #define DO(r)                                                                                                          \
-    if (A_STEP > 1 && r < rows) av[r] = a_load(few_row(r, rows, q, q_row, last));
-    EACH_ROW(DO)
+    if (A_STEP > 1 && r < rows) av[r] = a_load(q + at[r]);
+    EACH_FEW_ROW(DO)
 #undef DO
 #define DO(u)                                                                                                          \
     if (u < V_LANES) {                                                                                                 \
-        few_lane(rows, A_STEP > 1 ? u % 4 : 0, av, q + u, q_row, last + u, t[u % V_LANES], acc);                       \
+        few_lane(rows, A_STEP > 1 ? u % 4 : 0, av, q + u, at, t[u % V_LANES], acc);                                    \
         if (!singly) few_ask_share(taken, SQUARE_LINES, u, V_LANES);                                                   \
         if (singly && u % 4 < 3) few_pull(stream, 1);                                                                  \
     }
@@ -358,21 +383,21 @@ static ALWAYS_INLINE void few_lanes(const bool singly, const int rows, const flo
 }
 
 /* The last values, `left` of them: one by one, so that no row is read past its end. */
-static ALWAYS_INLINE void few_last_lanes(const int rows, const int left, const float *q, const size_t q_row,
-                                         const float *last, const vf t[V_LANES], vf acc[MAX_ROWS])
+static ALWAYS_INLINE void few_last_lanes(const int rows, const int left, const float *q, const size_t at[FEW_MAX_ROWS],
+                                         const vf t[V_LANES], vf acc[FEW_MAX_ROWS])
 {
     float lanes[V_LANES * V_LANES];
-    va av[MAX_ROWS] = {a_load1(q)};
+    va av[FEW_MAX_ROWS] = {a_load1(q)};
     UNROLL
     for (int u = 0; u < V_LANES; u++)
         v_store(lanes + u * V_LANES, t[u]);
     NO_UNROLL
-    for (int u = 0; u < left; u++, q++, last++) {
+    for (int u = 0; u < left; u++, q++) {
 #define DO(r)                                                                                                          \
-    if (A_STEP > 1 && r < rows) av[r] = a_load1(few_row(r, rows, q, q_row, last));
-        EACH_ROW(DO)
+    if (A_STEP > 1 && r < rows) av[r] = a_load1(q + at[r]);
+        EACH_FEW_ROW(DO)
 #undef DO
-        few_lane(rows, 0, av, q, q_row, last, v_load(lanes + u * V_LANES), acc);
+        few_lane(rows, 0, av, q, at, v_load(lanes + u * V_LANES), acc);
     }
 }
 
@@ -387,47 +412,44 @@ static ALWAYS_INLINE void few_square(const char *k, const int64_t stride, const 
     v_transpose(t);
 }
 
-/* Row r of a kernel of `rows` rows, `real` of them there. */
-static ALWAYS_INLINE size_t few_twice(const int r, const int rows, const int real)
-{
-    return (size_t)(r == rows - 1 ? real - 1 : r);
-}
+/* Up to so many rows of f32 keys are turned over again for every FEW_DOTS_ROWS of them; more share packed panels. */
+#define FEW_TURNED_ROWS (V_LANES == PANEL ? 2 * FEW_DOTS_ROWS : FEW_DOTS_ROWS)
+
+/* Numbers of rows for which there is a kernel. Of others the last row takes part more than once, which costs less than
+ * more kernels would in code: in vectors of a whole line, four chains of fma take no longer than one. */
+#define FEW_DOTS_STEP (V_LANES == PANEL ? 4 : 2)
 
 /* s[r][0 ... V_LANES - 1] = the scores of `rows` rows and V_LANES keys. */
 static ALWAYS_INLINE void few_dots(const bool singly, const int rows, const int real, const float *q, const int dims,
                                    const char *k, const int64_t stride, float *s, struct few_stream *stream)
 {
-    const size_t q_row = (size_t)dims;
-    const float *last = q + (size_t)(real - 1) * q_row;
-    vf acc[MAX_ROWS];
+    size_t at[FEW_MAX_ROWS], s_at[FEW_MAX_ROWS];
+    few_places(rows, FEW_DOTS_STEP, real, (size_t)dims, at);
+    few_places(rows, FEW_DOTS_STEP, real, FEW_ROW, s_at);
+    vf acc[FEW_MAX_ROWS];
     int left = dims;
 #define DO(r)                                                                                                          \
     if (r < rows) acc[r] = v_zero();
-    EACH_ROW(DO)
+    EACH_FEW_ROW(DO)
 #undef DO
-    for (; left >= V_LANES; left -= V_LANES, q += V_LANES, last += V_LANES, k += V_LANES * sizeof(float)) {
+    for (; left >= V_LANES; left -= V_LANES, q += V_LANES, k += V_LANES * sizeof(float)) {
         const char *rows_at = k;
         vf t[V_LANES];
         __asm__("" : "+r"(rows_at)); /* gcc 12 keeps a pointer to each of the rows otherwise, and spills them and t */
         few_square(rows_at, stride, V_LANES, t);
-        few_lanes(singly, rows, q, q_row, last, t, acc, stream);
+        few_lanes(singly, rows, q, at, t, acc, stream);
     }
     if (left > 0) {
         vf t[V_LANES];
         few_square(k, stride, left, t);
-        few_last_lanes(rows, left, q, q_row, last, t, acc);
+        few_last_lanes(rows, left, q, at, t, acc);
     }
 #define DO(r)                                                                                                          \
-    if (r < rows) v_store(s + few_twice(r, rows, real) * FEW_ROW, acc[r]);
-    EACH_ROW(DO)
+    if (r < rows) v_store(s + s_at[r], acc[r]);
+    EACH_FEW_ROW(DO)
 #undef DO
 }
 
-/* The most rows of such a kernel: beside a vector for each lane there are registers for so many. */
-#define FEW_DOTS_ROWS (V_LANES == PANEL ? 8 : TILE_ROWS)
-
-/* A function for every two numbers of rows: of an odd one the last row takes part twice, which costs less than more
- * kernels would in code. */
 #define DOTS_ARGS                                                                                                      \
     const int rows, const float *q, const int dims, const char *k, const int64_t stride, float *s,                     \
         struct few_stream *stream
@@ -436,53 +458,52 @@ static ALWAYS_INLINE void few_dots(const bool singly, const int rows, const int 
     {                                                                                                                  \
         few_dots(singly, most, rows, q, dims, k, stride, s, stream);                                                   \
     }
-DOTS(few_dots_r2, false, 2)
-DOTS(few_dots_r4, false, 4)
-DOTS(few_dots_r6, false, 6)
-#if FEW_DOTS_ROWS > 6
-DOTS(few_dots_r8, false, 8)
+DOTS(few_dots_1, false, FEW_DOTS_STEP)
+DOTS(few_dots_2, false, 2 * FEW_DOTS_STEP)
+DOTS(few_dots_3, false, 3 * FEW_DOTS_STEP)
+#if FEW_DOTS_ROWS > 3 * FEW_DOTS_STEP
+DOTS(few_dots_4, false, 4 * FEW_DOTS_STEP)
 #endif
 #if FEW_SINGLE_ROWS > 0
-DOTS(few_single_r2, true, 2)
-DOTS(few_single_r4, true, 4)
+DOTS(few_singly, true, FEW_SINGLE_ROWS)
 #endif
 #undef DOTS
 
 static void (*const few_dots_by_rows[])(DOTS_ARGS) = {
-    few_dots_r2,
-    few_dots_r4,
-    few_dots_r6,
-#if FEW_DOTS_ROWS > 6
-    few_dots_r8,
+    few_dots_1,
+    few_dots_2,
+    few_dots_3,
+#if FEW_DOTS_ROWS > 3 * FEW_DOTS_STEP
+    few_dots_4,
 #endif
 };
 
-_Static_assert(sizeof(few_dots_by_rows) / sizeof(few_dots_by_rows[0]) == FEW_DOTS_ROWS / 2,
-               "a function for two numbers");
+_Static_assert(sizeof(few_dots_by_rows) / sizeof(few_dots_by_rows[0]) == FEW_DOTS_ROWS / FEW_DOTS_STEP,
+               "a function for each step of rows");
+
+/* How many of the rows that are left the next kernel takes: as many steps as the ones after it. */
+static int few_dots_share(int left)
+{
+    const int steps = (left + FEW_DOTS_STEP - 1) / FEW_DOTS_STEP;
+    const int share = FEW_DOTS_STEP * tile_share(steps, FEW_DOTS_ROWS / FEW_DOTS_STEP);
+    return share < left ? share : left;
+}
 
 static void few_dots_of(DOTS_ARGS)
 {
 #if FEW_SINGLE_ROWS > 0
     if (stream->singly) {
-        (rows > 2 ? few_single_r4 : few_single_r2)(rows, q, dims, k, stride, s, stream);
+        few_singly(rows, q, dims, k, stride, s, stream);
         return;
     }
 #endif
-    few_dots_by_rows[(rows - 1) / 2](rows, q, dims, k, stride, s, stream);
+    few_dots_by_rows[(rows - 1) / FEW_DOTS_STEP](rows, q, dims, k, stride, s, stream);
 }
 
-/* Keys of halves on vectors of a whole line */
-#define FEW_HALF_ROWS (V_LANES == PANEL ? 2 * FEW_TYPED_ROWS : FEW_TYPED_ROWS)
-
-static ALWAYS_INLINE bool few_is_half(const tril_dtype type)
+/* How many of the rows that are left a kernel of at most `most` takes. */
+static int few_rows_left(int left, int most)
 {
-    return type == TRIL_F16 || type == TRIL_BF16;
-}
-
-/* How many of the rows from r on a kernel takes. */
-static int few_rows_left(int rows, int r)
-{
-    return rows - r < FEW_TYPED_ROWS ? rows - r : FEW_TYPED_ROWS;
+    return left < most ? left : most;
 }
 
 /* Calls kernel(..., rows rounded up to even as a constant, ...). */
@@ -665,6 +686,19 @@ static void (*const few_dots_by_type[TRIL_DTYPE_COUNT])(TYPED_DOTS_ARGS) = {
     [TRIL_Q8_0] = few_dots_q8_0, [TRIL_Q4_0] = few_dots_q4_0,
 };
 
+/* Row r of a kernel of `rows` rows, the last of which may be one of the others once more. */
+static ALWAYS_INLINE const float *few_row(const int r, const int rows, const float *q, const size_t q_row,
+                                          const float *last)
+{
+    return r == rows - 1 ? last : q + r * q_row;
+}
+
+/* Row r of a kernel of `rows` rows, `real` of them there. */
+static ALWAYS_INLINE size_t few_twice(const int r, const int rows, const int real)
+{
+    return (size_t)(r == rows - 1 ? real - 1 : r);
+}
+
 /* Panels that a kernel takes side by side, and the vectors in them: eight chains for four rows, or more. */
 #define FEW_PANELS     (V_LANES == PANEL ? 2 : 1)
 #define FEW_PANEL_VECS (FEW_PANELS * PANEL / V_LANES)
@@ -750,7 +784,8 @@ static int few_panel_keys(const struct tril_job *job, const struct tril_task *ta
         for (int i = 0; i < FEW_PANELS; i++) /* one alone takes part twice, see few_keys() */
             k[i] = tril_rows_at(job, task, x, key + done + (i < panels ? i * PANEL : 0), task->head + head);
         for (int r = 0; r < rows; r += FEW_TYPED_ROWS)
-            few_panels_by_type[x->dtype](few_rows_left(rows, r), q + r * dims, dims, k, s + r * FEW_ROW + done, stream);
+            few_panels_by_type[x->dtype](few_rows_left(rows - r, FEW_TYPED_ROWS), q + r * dims, dims, k,
+                                         s + r * FEW_ROW + done, stream);
     }
     return done;
 }
@@ -766,17 +801,21 @@ static void few_keys(const struct tril_job *job, const struct tril_task *task, i
     few_budget(stream, job, task, few_share(x, dims, task, head, n));
     int done = 0;
     const bool typed = few_is_typed(x, dims, rows);
-    if (typed || (x->layout == TRIL_ROWS && x->dtype == TRIL_F32 && rows <= FEW_DOTS_ROWS)) {
+    const int most = few_is_half(x->dtype) ? FEW_HALF_ROWS : FEW_TYPED_ROWS;
+    if (typed || (x->layout == TRIL_ROWS && x->dtype == TRIL_F32 && rows <= FEW_TURNED_ROWS)) {
         for (int sides; done + V_LANES <= n; done += sides * V_LANES) {
             struct tril_rows k[FEW_SIDES];
             sides = n - done >= FEW_SIDES * V_LANES ? few_sides(x->dtype) : 1;
             few_pull_short(stream, (n - done) / (sides * V_LANES));
             for (int i = 0; i < FEW_SIDES; i++) /* one alone takes part twice; what comes next overwrites that */
                 k[i] = tril_rows_at(job, task, x, key + done + (i < sides ? i * V_LANES : 0), task->head + head);
-            for (int r = 0, most = few_is_half(x->dtype) ? FEW_HALF_ROWS : FEW_TYPED_ROWS; typed && r < rows; r += most)
-                few_dots_by_type[x->dtype](rows - r < most ? rows - r : most, q + r * dims, dims, k,
-                                           s + r * FEW_ROW + done, stream);
-            if (!typed) few_dots_of(rows, q, dims, k[0].data, k[0].stride, s + done, stream);
+            for (int r = 0, group; r < rows; r += group) {
+                group = typed ? few_rows_left(rows - r, most) : few_dots_share(rows - r);
+                if (typed)
+                    few_dots_by_type[x->dtype](group, q + r * dims, dims, k, s + r * FEW_ROW + done, stream);
+                else
+                    few_dots_of(group, q + r * dims, dims, k[0].data, k[0].stride, s + r * FEW_ROW + done, stream);
+            }
         }
         if (done < n) done = done / PANEL * PANEL; /* where a panel begins */
     }
@@ -1129,7 +1168,7 @@ static void few_typed_values(const struct tril_job *job, const struct tril_task 
     for (int r = 0; r < rows; r += FEW_TYPED_ROWS) {
         const float *p = ws + job->plan->s + (row + (size_t)r) * FEW_ROW;
         float *o = ws + job->plan->block_o + (row + (size_t)r) * (size_t)job->plan->v_row;
-        const int group = few_rows_left(rows, r);
+        const int group = few_rows_left(rows - r, FEW_TYPED_ROWS);
         if (edge)
             few_patches(job, task, rows_of + row + r, group, key, n, from, NULL, p, o, stream);
         else
