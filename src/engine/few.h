@@ -12,7 +12,7 @@
 #ifndef TRIL_ENGINE_FEW_H
 #define TRIL_ENGINE_FEW_H
 
-#include "block.h"
+#include "source.h"
 
 #define FEW_ROW TRIL_FEW_SCORE_ROW
 
@@ -28,27 +28,13 @@
 #define FEW_LEAST_AHEAD 256
 _Static_assert(FEW_STEP % PANEL == 0, "steps are whole panels");
 /* In vectors of a whole line P V of f32 takes a line of values in a third of the time that memory takes for one: asked
- * for at that rate, requests are dropped for want of room. Where keys and values are more than a core's share of the
- * last-level cache, they are asked for behind each head's arithmetic instead, one after the other. */
-#define FEW_FAR_BYTES ((int64_t)16 << 20)
-
-/* With more rows of a head there is arithmetic enough. */
+ * for at that rate, requests are dropped for want of room. Where keys and values come from memory, they are asked for
+ * behind each head's arithmetic instead, one after the other. With more rows of a head than these there is arithmetic
+ * enough. */
 #define FEW_FAR_ROWS 12
 
-/* So many of them at most have kernels for keys of f32 that are asked for one by one, from so many bytes on, of which
- * most come from memory; see few_stream.singly. */
-#define FEW_SINGLE_BYTES ((int64_t)40 << 20)
-#define FEW_SINGLE_ROWS  (V_LANES == PANEL ? 4 : 0)
-
-static bool few_has_bytes(const tril_attention *call, int64_t bytes)
-{
-    return call->k.bytes / 2 + call->v.bytes / 2 >= bytes / 2;
-}
-
-static bool few_is_far(const tril_attention *call, int rows)
-{
-    return V_LANES == PANEL && rows <= FEW_FAR_ROWS && call->v.dtype == TRIL_F32 && few_has_bytes(call, FEW_FAR_BYTES);
-}
+/* So many rows at most have a kernel for keys of f32 that are asked for one by one; see few_stream.singly. */
+#define FEW_SINGLE_ROWS (V_LANES == PANEL ? 4 : 0)
 
 /* Panels of n keys from position `first` on, which begins one: the host's own, or packed into `to`. */
 static struct tile_b panels_of(const struct tril_job *job, const struct tril_task *task, int64_t head, int64_t first,
@@ -158,7 +144,8 @@ struct few_stream {
     /* Keys of f32: each line is asked for when the count of the one before is stored, three for every four that are
      * read, the rest behind the arithmetic and slower yet. Memory drops requests that come faster. */
     bool singly;
-    bool far;         /* values are not asked for between their arithmetic, but behind it: see FEW_FAR_BYTES */
+    bool far; /* values are not asked for between their arithmetic, but behind it: see FEW_FAR_ROWS */
+    bool dry; /* no keys are asked for behind their arithmetic: the processor finds panels in a cache by itself */
     unsigned pauses;  /* several tiles of rows take the same values: behind which of their steps none are asked for */
     const char *idle; /* lines in the cache, asked for where there are no others to ask for */
     /* Pages: runs until the next page, and of a whole one; where its number stands; what numbers count from. */
@@ -254,6 +241,15 @@ static ALWAYS_INLINE void few_pull(struct few_stream *s, const int n)
     if (__builtin_expect(s->left <= 0, 0)) few_turn(s);
 }
 
+/* n lines without asking for them. */
+static void few_pass(struct few_stream *s, int n)
+{
+    s->budget -= n;
+    s->p += n * LINE_BYTES;
+    s->left -= n;
+    if (s->left <= 0) few_turn(s);
+}
+
 /* Asks for what is left of the work before, and allows so many lines to what comes now. */
 static void few_budget(struct few_stream *s, const struct tril_job *job, const struct tril_task *task, int64_t lines)
 {
@@ -263,6 +259,8 @@ static void few_budget(struct few_stream *s, const struct tril_job *job, const s
         few_pull(s, 1);
         s->budget *= one; /* for the time that it takes */
     }
+    while (s->dry && s->budget > 0)
+        few_pass(s, s->budget < s->left ? s->budget : s->left);
     while (s->budget > 0)
         few_pull(s, 1);
     lines += s->owed;
@@ -285,13 +283,18 @@ static void few_open(struct few_stream *s, const struct tril_job *job, const str
 {
     const tril_tensor *k = &job->call->k;
     const int dims = job->call->qk_dim, step = few_step(k, dims, few_rows_of(job, task));
-    *s = (struct few_stream){.first = task->first, .far = few_is_far(job->call, few_rows_of(job, task))};
+    const int rows = few_rows_of(job, task);
+    const enum source source =
+        k->dtype == TRIL_F32 || job->call->v.dtype == TRIL_F32 ? source_of(job, task) : SOURCE_UNKNOWN;
+    *s = (struct few_stream){.first = task->first};
+    s->far = source >= SOURCE_BOTH && job->call->v.dtype == TRIL_F32 && rows <= FEW_FAR_ROWS;
+    s->singly =
+        s->far && source == SOURCE_MEMORY && k->dtype == TRIL_F32 && k->layout == TRIL_ROWS && rows <= FEW_SINGLE_ROWS;
+    s->dry = source == SOURCE_CACHE && k->dtype == TRIL_F32 && k->layout == TRIL_PANELS;
     s->idle = (const char *)idle;
     while ((int)(s->pauses + 1) * TILE_ROWS < few_rows_of(job, task))
         s->pauses = 2 * s->pauses + 1;
     few_stream_block(s, job, task);
-    s->singly = s->far && few_has_bytes(job->call, FEW_SINGLE_BYTES) && k->dtype == TRIL_F32 &&
-                k->layout == TRIL_ROWS && few_rows_of(job, task) <= FEW_SINGLE_ROWS;
     const int64_t ahead = (int64_t)few_run_lines(k, dims, task->heads) * (step / few_run_tokens(k, dims, task->heads));
     few_budget(s, job, task, ahead > FEW_LEAST_AHEAD ? ahead : FEW_LEAST_AHEAD);
     few_budget(s, job, task, 0);

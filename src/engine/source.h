@@ -1,0 +1,90 @@
+/* Where a few-row task's keys and values are: what is best from a cache that all cores share is not from memory. Their
+ * size does not tell, as a model's other layers pass through the caches between two calls. So some keys are read, one
+ * after the other, and the time that it takes is compared with that of multiplications. Only the order and number of
+ * requests hang on the outcome, no bit of the result does. */
+#ifndef TRIL_ENGINE_SOURCE_H
+#define TRIL_ENGINE_SOURCE_H
+
+#include "block.h"
+
+enum source {
+    SOURCE_UNKNOWN, /* too few to be worth the question */
+    SOURCE_CACHE,
+    SOURCE_BOTH,
+    SOURCE_MEMORY,
+};
+
+#ifdef V_TICKS
+
+/* The question takes a quarter of a microsecond, of memory several. */
+#define SOURCE_LEAST_BYTES ((int64_t)1 << 20)
+
+#define SOURCE_READS 8
+/* A multiplication takes three cycles. Read like that, a line of the shared cache took 85 to 145 cycles (Zen 5), where
+ * half of them were in memory 150 to 300, and all of them 450 to 2500: where pages are looked up as well. */
+#define SOURCE_MULTIPLICATIONS 128
+#define SOURCE_CACHE_CYCLES    160
+#define SOURCE_MEMORY_CYCLES   400
+
+/* The first byte of a row of keys in the i-th part of the task's blocks. */
+static const char *source_row(const struct tril_job *job, const struct tril_task *task, int64_t block, int i)
+{
+    struct stretch part[2];
+    const int64_t left = task->keys - block;
+    if (block_stretches(task, block, left < TRIL_KEY_BLOCK ? (int)left : TRIL_KEY_BLOCK, part) == 0) return NULL;
+    const int64_t key = block + part[0].from + (part[0].to - part[0].from) * (2 * i + 1) / (2 * SOURCE_READS);
+    return tril_rows_at(job, task, &job->call->k, key, task->head + i % task->heads).data;
+}
+
+static enum source source_of(const struct tril_job *job, const struct tril_task *task)
+{
+    const tril_attention *call = job->call;
+    const int64_t row = tril_row_bytes(call->k.dtype, call->qk_dim) + tril_row_bytes(call->v.dtype, call->v_dim);
+    int64_t blocks = 0;
+    for (int64_t first = task->first; first < task->keys; first = tril_next_block(task, first))
+        blocks++;
+    if (blocks * TRIL_KEY_BLOCK * task->heads * row < SOURCE_LEAST_BYTES) return SOURCE_UNKNOWN;
+
+    const char *at[SOURCE_READS];
+    int n = 0;
+    int64_t number = 0, first = task->first;
+    for (int i = 0; i < SOURCE_READS; i++) {
+        for (; number < blocks * i / SOURCE_READS; number++)
+            first = tril_next_block(task, first);
+        at[n] = source_row(job, task, first, i);
+        if (at[n] != NULL) n++;
+    }
+    if (n == 0) return SOURCE_UNKNOWN;
+
+    /* Each read waits for the one before, which adds what only we know to be 0 to its address. */
+    size_t same = 0, was = 0;
+    const uint64_t begin = V_TICKS();
+    for (int i = 0; i < n; i++) {
+        __asm__("" : "+r"(same));
+        const size_t zero = same - was;
+        was = same = *(const volatile unsigned char *)(at[i] + zero);
+    }
+    __asm__ volatile("" : "+r"(same));
+    const uint64_t middle = V_TICKS();
+    for (int i = 0; i < SOURCE_MULTIPLICATIONS; i++) {
+        same *= 3;
+        __asm__ volatile("" : "+r"(same));
+    }
+    const uint64_t end = V_TICKS();
+    const uint64_t reads = (middle - begin) * 3 * SOURCE_MULTIPLICATIONS, cycle = (end - middle) * (uint64_t)n;
+    return reads < cycle * SOURCE_CACHE_CYCLES    ? SOURCE_CACHE
+           : reads < cycle * SOURCE_MEMORY_CYCLES ? SOURCE_BOTH
+                                                  : SOURCE_MEMORY;
+}
+
+#else
+
+static enum source source_of(const struct tril_job *job, const struct tril_task *task)
+{
+    (void)job;
+    (void)task;
+    return SOURCE_UNKNOWN;
+}
+
+#endif
+#endif
