@@ -1,6 +1,7 @@
-/* The AVX-512 tier compiled to be told where keys and values come from, which the library finds out by the clock
- * (src/engine/source.h): in turn each of its answers, so that every way of asking for memory has its results compared.
- */
+/* The AVX-512 tier, compiled otherwise than the library's. TRIL_TELL_SOURCE: it is told where keys and values come
+ * from, which the library finds out by the clock (src/engine/source.h), in turn each of the answers, so that every way
+ * of asking for memory has its results compared. TRIL_ASK_ALWAYS: it finds out for itself, of the few keys of a test
+ * too. */
 #include <stdatomic.h>
 
 #include "table.h"
