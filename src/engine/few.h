@@ -27,6 +27,7 @@
  * reads 50. */
 #define FEW_LEAST_AHEAD 256
 _Static_assert(FEW_STEP % PANEL == 0, "steps are whole panels");
+
 /* In vectors of a whole line P V of f32 takes a line of values in a third of the time that memory takes for one: asked
  * for at that rate, requests are dropped for want of room. Where keys and values come from memory, they are asked for
  * behind each head's arithmetic instead, one after the other. With more rows of a head than these there is arithmetic
@@ -282,8 +283,7 @@ static void few_budget(struct few_stream *s, const struct tril_job *job, const s
 static void few_open(struct few_stream *s, const struct tril_job *job, const struct tril_task *task, const float *idle)
 {
     const tril_tensor *k = &job->call->k;
-    const int dims = job->call->qk_dim, step = few_step(k, dims, few_rows_of(job, task));
-    const int rows = few_rows_of(job, task);
+    const int dims = job->call->qk_dim, rows = few_rows_of(job, task), step = few_step(k, dims, rows);
     const enum source source =
         k->dtype == TRIL_F32 || job->call->v.dtype == TRIL_F32 ? source_of(job, task) : SOURCE_UNKNOWN;
     *s = (struct few_stream){.first = task->first};
@@ -292,7 +292,7 @@ static void few_open(struct few_stream *s, const struct tril_job *job, const str
         s->far && source == SOURCE_MEMORY && k->dtype == TRIL_F32 && k->layout == TRIL_ROWS && rows <= FEW_SINGLE_ROWS;
     s->dry = source == SOURCE_CACHE && k->dtype == TRIL_F32 && k->layout == TRIL_PANELS;
     s->idle = (const char *)idle;
-    while ((int)(s->pauses + 1) * TILE_ROWS < few_rows_of(job, task))
+    while ((int)(s->pauses + 1) * TILE_ROWS < rows)
         s->pauses = 2 * s->pauses + 1;
     few_stream_block(s, job, task);
     const int64_t ahead = (int64_t)few_run_lines(k, dims, task->heads) * (step / few_run_tokens(k, dims, task->heads));
