@@ -32,7 +32,7 @@ _Static_assert(FEW_STEP % PANEL == 0, "steps are whole panels");
  * for at that rate, requests are dropped for want of room. Where keys and values come from memory, they are asked for
  * behind each head's arithmetic instead, one after the other. With more rows of a head than these there is arithmetic
  * enough. */
-#define FEW_FAR_ROWS 12
+#define FEW_FAR_ROWS 14
 
 /* So many rows at most have a kernel for keys of f32 that are asked for one by one; see few_stream.singly. */
 #define FEW_SINGLE_ROWS (V_LANES == PANEL ? 4 : 0)
@@ -337,12 +337,12 @@ static ALWAYS_INLINE void few_ask_share(const char *taken, const int lines, cons
 
 /* The most rows of a kernel that turns keys of f32 over: beside a vector for each lane there are registers for so many.
  */
-#define FEW_DOTS_ROWS (V_LANES == PANEL ? 12 : TILE_ROWS)
-#define FEW_MAX_ROWS  12
+#define FEW_DOTS_ROWS (V_LANES == PANEL ? 14 : TILE_ROWS)
+#define FEW_MAX_ROWS  14
 _Static_assert(FEW_DOTS_ROWS <= FEW_MAX_ROWS, "rows of few_dots()");
 
 /* See EACH_ROW. */
-#define EACH_FEW_ROW(DO) EACH_ROW(DO) DO(8) DO(9) DO(10) DO(11)
+#define EACH_FEW_ROW(DO) EACH_ROW(DO) DO(8) DO(9) DO(10) DO(11) DO(12) DO(13)
 
 /* Where `rows` rows of a kernel begin, row floats apart, of which `real` are there, and more than rows - step: the last
  * of them takes the places of the others, too. */
@@ -385,25 +385,6 @@ static ALWAYS_INLINE void few_lanes(const bool singly, const int rows, const flo
 #undef DO
 }
 
-/* The last values, `left` of them: one by one, so that no row is read past its end. */
-static ALWAYS_INLINE void few_last_lanes(const int rows, const int left, const float *q, const size_t at[FEW_MAX_ROWS],
-                                         const vf t[V_LANES], vf acc[FEW_MAX_ROWS])
-{
-    float lanes[V_LANES * V_LANES];
-    va av[FEW_MAX_ROWS] = {a_load1(q)};
-    UNROLL
-    for (int u = 0; u < V_LANES; u++)
-        v_store(lanes + u * V_LANES, t[u]);
-    NO_UNROLL
-    for (int u = 0; u < left; u++, q++) {
-#define DO(r)                                                                                                          \
-    if (A_STEP > 1 && r < rows) av[r] = a_load1(q + at[r]);
-        EACH_FEW_ROW(DO)
-#undef DO
-        few_lane(rows, 0, av, q, at, v_load(lanes + u * V_LANES), acc);
-    }
-}
-
 /* V_LANES keys x V_LANES dims (dims of them real), transposed in registers. */
 static ALWAYS_INLINE void few_square(const char *k, const int64_t stride, const int dims, vf t[V_LANES])
 {
@@ -416,11 +397,48 @@ static ALWAYS_INLINE void few_square(const char *k, const int64_t stride, const 
 }
 
 /* Up to so many rows of f32 keys are turned over again for every FEW_DOTS_ROWS of them; more share packed panels. */
-#define FEW_TURNED_ROWS (V_LANES == PANEL ? 2 * FEW_DOTS_ROWS : FEW_DOTS_ROWS)
+#define FEW_TURNED_ROWS (V_LANES == PANEL ? 3 * FEW_DOTS_ROWS : FEW_DOTS_ROWS)
 
-/* Numbers of rows for which there is a kernel. Of others the last row takes part more than once, which costs less than
- * more kernels would in code: in vectors of a whole line, four chains of fma take no longer than one. */
+/* Numbers of rows for which there is a kernel are multiples of it, and FEW_DOTS_ROWS. Of others the last row takes part
+ * more than once, which costs less than more kernels would in code: in vectors of a whole line, four chains of fma take
+ * no longer than one. */
 #define FEW_DOTS_STEP (V_LANES == PANEL ? 4 : 2)
+
+/* Goes on with the chains in s over the last dims, `left` of them, one by one, so that no row is read past its end. */
+static NOINLINE void few_last_dots(const int rows, const int left, const float *q, const int dims, const char *k,
+                                   const int64_t stride, float *s)
+{
+    enum { AT_ONCE = 4 };
+    float lanes[V_LANES * V_LANES];
+    vf t[V_LANES];
+    few_square(k, stride, left, t);
+    UNROLL
+    for (int u = 0; u < V_LANES; u++)
+        v_store(lanes + u * V_LANES, t[u]);
+    for (int r = 0; r < rows; r += AT_ONCE, q += AT_ONCE * dims, s += AT_ONCE * FEW_ROW) {
+        size_t at[FEW_MAX_ROWS], s_at[FEW_MAX_ROWS];
+        vf acc[FEW_MAX_ROWS];
+        few_places(AT_ONCE, AT_ONCE, rows - r, (size_t)dims, at);
+        few_places(AT_ONCE, AT_ONCE, rows - r, FEW_ROW, s_at);
+#define DO(i)                                                                                                          \
+    if (i < AT_ONCE) acc[i] = v_load(s + s_at[i]);
+        EACH_FEW_ROW(DO)
+#undef DO
+        NO_UNROLL
+        for (int u = 0; u < left; u++) {
+            va av[FEW_MAX_ROWS] = {a_load1(q)};
+#define DO(i)                                                                                                          \
+    if (A_STEP > 1 && i < AT_ONCE) av[i] = a_load1(q + at[i] + u);
+            EACH_FEW_ROW(DO)
+#undef DO
+            few_lane(AT_ONCE, 0, av, q + u, at, v_load(lanes + u * V_LANES), acc);
+        }
+#define DO(i)                                                                                                          \
+    if (i < AT_ONCE) v_store(s + s_at[i], acc[i]);
+        EACH_FEW_ROW(DO)
+#undef DO
+    }
+}
 
 /* s[r][0 ... V_LANES - 1] = the scores of `rows` rows and V_LANES keys. */
 static ALWAYS_INLINE void few_dots(const bool singly, const int rows, const int real, const float *q, const int dims,
@@ -442,15 +460,11 @@ static ALWAYS_INLINE void few_dots(const bool singly, const int rows, const int 
         few_square(rows_at, stride, V_LANES, t);
         few_lanes(singly, rows, q, at, t, acc, stream);
     }
-    if (left > 0) {
-        vf t[V_LANES];
-        few_square(k, stride, left, t);
-        few_last_lanes(rows, left, q, at, t, acc);
-    }
 #define DO(r)                                                                                                          \
     if (r < rows) v_store(s + s_at[r], acc[r]);
     EACH_FEW_ROW(DO)
 #undef DO
+    if (left > 0) few_last_dots(real, left, q, dims, k, stride, s);
 }
 
 #define DOTS_ARGS                                                                                                      \
@@ -465,7 +479,7 @@ DOTS(few_dots_1, false, FEW_DOTS_STEP)
 DOTS(few_dots_2, false, 2 * FEW_DOTS_STEP)
 DOTS(few_dots_3, false, 3 * FEW_DOTS_STEP)
 #if FEW_DOTS_ROWS > 3 * FEW_DOTS_STEP
-DOTS(few_dots_4, false, 4 * FEW_DOTS_STEP)
+DOTS(few_dots_4, false, FEW_DOTS_ROWS)
 #endif
 #if FEW_SINGLE_ROWS > 0
 DOTS(few_singly, true, FEW_SINGLE_ROWS)
@@ -481,15 +495,21 @@ static void (*const few_dots_by_rows[])(DOTS_ARGS) = {
 #endif
 };
 
-_Static_assert(sizeof(few_dots_by_rows) / sizeof(few_dots_by_rows[0]) == FEW_DOTS_ROWS / FEW_DOTS_STEP,
+_Static_assert(sizeof(few_dots_by_rows) / sizeof(few_dots_by_rows[0]) ==
+                   (FEW_DOTS_ROWS + FEW_DOTS_STEP - 1) / FEW_DOTS_STEP,
                "a function for each step of rows");
 
-/* How many of the rows that are left the next kernel takes: as many steps as the ones after it. */
+/* How many of the rows that are left a kernel of at most `most` takes. */
+static int few_rows_left(int left, int most)
+{
+    return left < most ? left : most;
+}
+
+/* How many of the rows that are left the next kernel takes: as even a share as kernels allow. */
 static int few_dots_share(int left)
 {
-    const int steps = (left + FEW_DOTS_STEP - 1) / FEW_DOTS_STEP;
-    const int share = FEW_DOTS_STEP * tile_share(steps, FEW_DOTS_ROWS / FEW_DOTS_STEP);
-    return share < left ? share : left;
+    const int steps = (tile_share(left, FEW_DOTS_ROWS) + FEW_DOTS_STEP - 1) / FEW_DOTS_STEP;
+    return few_rows_left(few_rows_left(left, steps * FEW_DOTS_STEP), FEW_DOTS_ROWS);
 }
 
 static void few_dots_of(DOTS_ARGS)
@@ -501,12 +521,6 @@ static void few_dots_of(DOTS_ARGS)
     }
 #endif
     few_dots_by_rows[(rows - 1) / FEW_DOTS_STEP](rows, q, dims, k, stride, s, stream);
-}
-
-/* How many of the rows that are left a kernel of at most `most` takes. */
-static int few_rows_left(int left, int most)
-{
-    return left < most ? left : most;
 }
 
 /* Calls kernel(..., rows rounded up to even as a constant, ...). */
