@@ -59,9 +59,9 @@ ENGINE = [
      '(float *)(void *)to + from, next - from - 1);'),
     # where things lie
     ('query_head', 'engine/pack.h', 'task->head * group + g', 'task->head + g'),
-    ('key_offset', 'engine/pack.h', 'tril_rows_at(job, task, k, first + key, head)',
+    ('key_offset', 'engine/pack.h', 'rows_from(job, task, k, first + key, head)',
      'tril_rows_at(job, task, k, first + key - task->seq->kv_first, head)'),
-    ('value_head', 'engine/pack.h', 'tril_rows_at(job, task, v, first + key, task->head)',
+    ('value_head', 'engine/pack.h', 'rows_from(job, task, v, first + key, task->head)',
      'tril_rows_at(job, task, v, first + key, 0)'),
     ('statistics_forgotten', 'engine/attend.h', 'tril_store_statistics(&to, max, sum);', ';'),
     # special values
@@ -132,7 +132,7 @@ ENGINE = [
     ('weights_states_of_few', 'engine/weights.h',
      'if (tril_blockwise(job, task)) tril_store_statistics(&place, max[r], sum[r]);', ''),
     # panels
-    ('panels_off_by_one', 'engine/pack.h', 'tril_rows_at(job, task, k, first, head)',
+    ('panels_off_by_one', 'engine/pack.h', 'rows_from(job, task, k, first, head)',
      'tril_rows_at(job, task, k, first + (first > 0 ? PANEL : 0), head)'),
     ('panels_without_padding', 'engine/pack.h', '(size_t)k->token_stride * PANEL / sizeof(float)',
      'PANEL * (size_t)job->call->qk_dim'),

@@ -818,6 +818,7 @@ struct placing placing_random(struct rng *rng)
     struct placing placing = {.workspace_offset = (int)rng_below(rng, 64)};
     placing.q = place_random(rng);
     placing.k = place_random(rng);
+    placing.k.crowded = rng_one_in(rng, 5);
     placing.v = place_random(rng);
     placing.out = place_random(rng);
     placing.scales = place_random(rng);
@@ -862,9 +863,9 @@ void placing_describe(const struct placing *placing, char *to, size_t size)
                               (unsigned long long)team->absent & ((UINT64_C(1) << team->threads) - 1),
                               (long long)team->number);
     for (int i = 0; i < COUNT(places) && n < size; i++)
-        n += (size_t)snprintf(to + n, size - n, " %c:%s+%d+%d+%d@%d", "qkvos"[i],
-                              places[i] -> head_major ? "head" : "token", places[i]->row_pad, places[i]->outer_pad,
-                              places[i]->block_pad, places[i]->offset);
+        n += (size_t)snprintf(to + n, size - n, " %c:%s%s+%d+%d+%d@%d", "qkvos"[i],
+                              places[i] -> head_major ? "head" : "token", places[i]->crowded ? " crowded" : "",
+                              places[i]->row_pad, places[i]->outer_pad, places[i]->block_pad, places[i]->offset);
 }
 
 /* Runs */
@@ -888,17 +889,23 @@ struct strides {
     int64_t block, step, head, bytes; /* bytes: the exact extent */
 };
 
+static int64_t stride_of(const struct place *place, int64_t bytes)
+{
+    const int64_t whole = place->crowded ? 2048 : 1;
+    return (bytes + whole - 1) / whole * whole;
+}
+
 static struct strides strides_of(const struct place *place, const struct extent *x)
 {
     const int64_t row = x->row * x->step, row_pad = place->row_pad * x->unit, outer_pad = place->outer_pad * x->unit;
     const int64_t steps = (x->tokens + x->step - 1) / x->step, panel_unit = x->unit * x->step;
     struct strides s;
     if (place->head_major) {
-        s.step = row + row_pad * x->step;
+        s.step = stride_of(place, row + row_pad * x->step);
         s.head = steps * s.step + outer_pad;
     } else {
         s.head = row + row_pad;
-        s.step = (x->heads * s.head + outer_pad + panel_unit - 1) / panel_unit * panel_unit;
+        s.step = stride_of(place, (x->heads * s.head + outer_pad + panel_unit - 1) / panel_unit * panel_unit);
     }
     const int64_t block = (steps - 1) * s.step + (x->heads - 1) * s.head + row;
     s.block = block + place->block_pad * x->unit;

@@ -219,6 +219,7 @@ struct place {
     bool head_major;
     int row_pad, outer_pad; /* elements: after each row; after each token (or head, in head-major order) */
     int block_pad;          /* elements after each page */
+    bool crowded;           /* tokens, or panels, a multiple of 2 KiB apart, whose lines share sets of a cache */
     int offset;             /* elements past an aligned address; without a guard only */
 };
 

@@ -539,26 +539,36 @@ static bool sum(const struct tiers *tiers)
     return each(tiers, sum_holds, false) && each(tiers, sum_holds, true);
 }
 
+/* The first words of n rows, transposed. */
+static bool words_of_rows(void (*op)(float *to, const char *p, long stride), int n, int words,
+                          const unsigned char *bytes, struct rng *rng)
+{
+    const int stride = 4 * words + (int)rng_below(rng, 40);
+    float got[8 * MOST];
+    struct area rows = area_new((size_t)((n - 1) * stride + 4 * words), GUARD_AFTER, 0);
+    bool same = true;
+    memcpy(rows.data, bytes, rows.bytes);
+    op(got, (const char *)rows.data, stride);
+    area_free(&rows);
+    for (int i = 0; i < n; i++) {
+        for (int j = 0; j < words; j++)
+            same = same && memcmp(got + j * n + i, bytes + i * stride + 4 * j, 4) == 0;
+    }
+    return same;
+}
+
 /* What widens stored keys and values where rows are few. Signs of zeros count. */
 static bool widening_holds(const struct vec_ops *ops, struct rng *rng, const float *a, const float *b, const float *c)
 {
-    const int n = ops->lanes, stride = 16 + (int)rng_below(rng, 40);
-    unsigned char bytes[MOST * 64];
-    float got[4 * MOST], x[MOST], scale[MOST];
+    const int n = ops->lanes;
+    unsigned char bytes[MOST * 80];
+    float got[2 * MOST], x[MOST], scale[MOST];
     for (int i = 0; i < MOST; i++)
         scale[i] = a[0];
     for (int i = 0; i < COUNT(bytes); i++)
         bytes[i] = (unsigned char)rng_next(rng);
-    struct area rows = area_new((size_t)((n - 1) * stride + 16), GUARD_AFTER, 0);
-    memcpy(rows.data, bytes, rows.bytes);
-    ops->words(got, (const char *)rows.data, stride);
-    area_free(&rows);
-    for (int i = 0; i < n; i++) {
-        for (int j = 0; j < 4; j++) {
-            if (memcmp(got + j * n + i, bytes + i * stride + 4 * j, 4) != 0)
-                return broken("v_words: row %d, word %d", i, j);
-        }
-    }
+    if (!words_of_rows(ops->words, n, 4, bytes, rng)) return broken("v_words");
+    if (ops->half_lines != NULL && !words_of_rows(ops->half_lines, n, 8, bytes, rng)) return broken("v_half_lines");
     memcpy(x, bytes, sizeof x);
     for (int u = 0; u < 4; u++) {
         ops->word_i8(got, x, u);

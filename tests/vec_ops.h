@@ -211,6 +211,16 @@ static void op_words(float *to, const char *p, long stride)
         v_store(to + i * V_LANES, r[i]);
 }
 
+#if V_LANES == PANEL
+static void op_half_lines(float *to, const char *p, long stride)
+{
+    vf r[8];
+    v_half_lines(p, stride, r);
+    for (int i = 0; i < 8; i++)
+        v_store(to + i * V_LANES, r[i]);
+}
+#endif
+
 static void op_word_i8(float *to, const float *x, int u)
 {
     const vf v = v_load(x);
@@ -342,6 +352,9 @@ const struct vec_ops VEC_OPS = {
     .scaled_u4 = op_scaled_u4,
     .halves = op_halves,
     .words = op_words,
+#if V_LANES == PANEL
+    .half_lines = op_half_lines,
+#endif
     .word_i8 = op_word_i8,
     .word_top = op_word_top,
     .word_u4 = op_word_u4,

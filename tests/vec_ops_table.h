@@ -38,9 +38,10 @@ struct vec_ops {
     void (*a_fma1)(float *to, const float *a, const float *b, const float *c);          /* one value of a */
     /* stored keys and values, widened where rows are few */
     void (*scaled_u4)(float *to, const float *scale, const void *p, int high);
-    void (*halves)(float *to, const float *x, int f16);   /* 2 vectors */
-    void (*words)(float *to, const char *p, long stride); /* 4 vectors */
-    void (*word_i8)(float *to, const float *x, int u);    /* u < 4 */
+    void (*halves)(float *to, const float *x, int f16);        /* 2 vectors */
+    void (*words)(float *to, const char *p, long stride);      /* 4 vectors */
+    void (*half_lines)(float *to, const char *p, long stride); /* 8 vectors, or null */
+    void (*word_i8)(float *to, const float *x, int u);         /* u < 4 */
     void (*word_top)(float *to, const float *x, int u);
     void (*word_u4)(float *to, const float *x, int u, int high);
     void (*a_fma_at)(float *to, const float *a, const float *b, const float *c);

@@ -380,7 +380,7 @@ static struct tile_b block_values(const struct tril_job *job, const struct tril_
     const bool pairs = in_pairs(job);
     const bool rows = v->dtype == TRIL_F32 && tril_keys_together(job, first, keys) == keys;
     if (TILE_VECS * V_LANES >= 4 * PANEL && job->call->v_dim % PANEL == 0 && rows && !pairs)
-        return (struct tile_b){(const float *)(const void *)tril_rows_at(job, task, v, first, task->head).data,
+        return (struct tile_b){(const float *)(const void *)rows_from(job, task, v, first, task->head).data,
                                (size_t)v->token_stride / sizeof(float), PANEL};
     struct stretch s[2];
     for (int i = 0, n = block_stretches(task, first, keys, s); i < n; i++) {

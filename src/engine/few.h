@@ -198,7 +198,7 @@ static void few_stream_block(struct few_stream *s, const struct tril_job *job, c
         keys += part[i].to - part[i].from;
     const int tokens = few_run_tokens(x, dims, task->heads), lines = few_run_lines(x, dims, task->heads);
     const int64_t page = job->call->block_tokens;
-    s->p = tril_rows_at(job, task, x, first, task->head).data;
+    s->p = rows_from(job, task, x, first, task->head).data;
     s->left = s->run = lines;
     s->gap = tokens * x->token_stride - lines * LINE_BYTES;
     s->block_left = (int64_t)(keys + tokens - 1) / tokens * lines;
@@ -533,13 +533,19 @@ static void few_dots_of(DOTS_ARGS)
     } while (0)
 
 /* How many vectors of keys a kernel takes side by side: few rows are few chains, and a core with two fma units needs
- * eight. Where keys take a whole transposition, two would spill, or crowd out of the code's cache what one gains. */
+ * eight. Two of halves have registers for half a line of each key, and come back for the other. */
 #define FEW_SIDES (V_LANES == PANEL ? 2 : 1)
 typedef vf few_acc[MAX_ROWS][FEW_SIDES];
 
-static ALWAYS_INLINE int few_sides(const tril_dtype type)
+/* Keys a multiple of this apart share so few sets of the first-level cache that no line of theirs is there when it is
+ * come back to. */
+#define FEW_CROWDED_STRIDE 2048
+
+static int few_sides(const tril_tensor *x, int rows)
 {
-    return type == TRIL_I8 || type == TRIL_Q8_0 || type == TRIL_Q4_0 ? FEW_SIDES : 1;
+    if (x->dtype == TRIL_F32) return 1;
+    if (!few_is_half(x->dtype)) return FEW_SIDES;
+    return rows <= (x->token_stride % FEW_CROWDED_STRIDE == 0 ? 2 : FEW_TYPED_ROWS) ? FEW_SIDES : 1;
 }
 
 /* One value of the rows' queries, times a vector of keys on each side. at: of each row, from q. */
@@ -557,22 +563,41 @@ static ALWAYS_INLINE void few_typed_lane(const int sides, const int rows, const 
 #undef DO
 }
 
-/* Halves: V_LANES keys x 2 * V_LANES dims, transposed in pairs. */
-static ALWAYS_INLINE void few_halves(const tril_dtype type, const int rows, const float *q, const size_t q_at[MAX_ROWS],
-                                     const char *k, const int64_t stride, few_acc acc, struct few_stream *stream)
+/* Pairs of halves of a key that few_halves() takes. */
+static ALWAYS_INLINE int few_pairs(const int sides)
 {
+    return sides > 1 ? 8 : V_LANES;
+}
+
+/* Halves: V_LANES keys on each side x 2 * few_pairs() dims, transposed in pairs. */
+static ALWAYS_INLINE void few_halves(const tril_dtype type, const int sides, const int rows, const float *q,
+                                     const size_t q_at[MAX_ROWS], const struct tril_rows *k, const int64_t at,
+                                     few_acc acc, struct few_stream *stream)
+{
+    const int pairs = few_pairs(sides);
     const char *taken = few_take(stream, SQUARE_LINES);
-    vf t[V_LANES], h[2];
-    few_square(k, stride, V_LANES, t);
+    vf t[FEW_SIDES][V_LANES], h[2], keys[2][FEW_SIDES];
+    if (sides == 1) few_square(k->data + at, k->stride, V_LANES, t[0]);
+#if V_LANES == PANEL
+    UNROLL
+    for (int i = 0; i < FEW_SIDES; i++) {
+        if (sides > 1) v_half_lines(k[i].data + at, k[i].stride, t[i]);
+    }
+#endif
 #define DO(u)                                                                                                          \
-    if (u < V_LANES) {                                                                                                 \
-        if (type == TRIL_F16)                                                                                          \
-            v_halves_f16(t[u % V_LANES], h);                                                                           \
-        else                                                                                                           \
-            v_halves_bf16(t[u % V_LANES], h);                                                                          \
-        few_typed_lane(1, rows, q + 2 * u, q_at, &h[0], acc);                                                          \
-        few_typed_lane(1, rows, q + 2 * u + 1, q_at, &h[1], acc);                                                      \
-        few_ask_share(taken, SQUARE_LINES, u, V_LANES);                                                                \
+    if (u < pairs) {                                                                                                   \
+        UNROLL                                                                                                         \
+        for (int i = 0; i < sides; i++) {                                                                              \
+            if (type == TRIL_F16)                                                                                      \
+                v_halves_f16(t[i][u % V_LANES], h);                                                                    \
+            else                                                                                                       \
+                v_halves_bf16(t[i][u % V_LANES], h);                                                                   \
+            keys[0][i] = h[0];                                                                                         \
+            keys[1][i] = h[1];                                                                                         \
+        }                                                                                                              \
+        few_typed_lane(sides, rows, q + 2 * u, q_at, keys[0], acc);                                                    \
+        few_typed_lane(sides, rows, q + 2 * u + 1, q_at, keys[1], acc);                                                \
+        few_ask_share(taken, SQUARE_LINES, u, pairs);                                                                  \
     }
     EACH_LANE(DO)
 #undef DO
@@ -638,12 +663,11 @@ static ALWAYS_INLINE vf few_block_scales(const tril_dtype type, const char *k, c
     return type == TRIL_Q8_0 ? v_mul(v_load_f16(scale), v_set1(0x1p-24f)) : v_load_f16(scale);
 }
 
-/* few_dots() on stored keys, V_LANES of each of few_sides() rows `from`. */
-static ALWAYS_INLINE void few_typed_dots(const tril_dtype type, const int rows, const int real, const float *q,
-                                         const int dims, const struct tril_rows *from, float *s,
+/* few_dots() on stored keys, V_LANES of each of `sides` rows `from`. */
+static ALWAYS_INLINE void few_typed_dots(const tril_dtype type, const int rows, const int real, const int sides,
+                                         const float *q, const int dims, const struct tril_rows *from, float *s,
                                          struct few_stream *stream)
 {
-    const int sides = few_sides(type);
     int64_t at = 0;
     vf scale[FEW_SIDES];
     few_acc acc;
@@ -660,10 +684,10 @@ static ALWAYS_INLINE void few_typed_dots(const tril_dtype type, const int rows, 
     UNROLL
     for (int i = 0; i < FEW_SIDES; i++)
         scale[i] = type == TRIL_I8 ? few_scales(&from[i]) : v_zero();
-    const int step = type == TRIL_F16 || type == TRIL_BF16 ? 2 * V_LANES : type == TRIL_I8 ? 16 : TRIL_Q_BLOCK;
+    const int step = few_is_half(type) ? 2 * few_pairs(sides) : type == TRIL_I8 ? 16 : TRIL_Q_BLOCK;
     for (int d = 0; d < dims; d += step, q += step, at += tril_row_bytes(type, step)) {
-        if (type == TRIL_F16 || type == TRIL_BF16) {
-            few_halves(type, rows, q, q_at, from->data + at, from->stride, acc, stream);
+        if (few_is_half(type)) {
+            few_halves(type, sides, rows, q, q_at, from, at, acc, stream);
         } else if (type == TRIL_I8) {
             few_bytes(type, rows, q, q_at, from, at, scale, acc, stream);
         } else {
@@ -684,12 +708,14 @@ static ALWAYS_INLINE void few_typed_dots(const tril_dtype type, const int rows, 
 #define TYPED_DOTS_ARGS                                                                                                \
     const int rows, const float *q, const int dims, const struct tril_rows *from, float *s, struct few_stream *stream
 #define TYPED_DOTS(name, type)                                                                                         \
-    static NOINLINE void few_dots_##name(TYPED_DOTS_ARGS)                                                              \
+    static NOINLINE void few_dots_##name(const int sides, TYPED_DOTS_ARGS)                                             \
     {                                                                                                                  \
-        if (FEW_HALF_ROWS > FEW_TYPED_ROWS && few_is_half(type) && rows > FEW_TYPED_ROWS)                              \
-            few_typed_dots(type, FEW_HALF_ROWS, rows, q, dims, from, s, stream);                                       \
+        if (FEW_SIDES == 1 || !few_is_half(type) || sides > 1)                                                         \
+            BY_ROWS(few_typed_dots, type, rows, FEW_SIDES, q, dims, from, s, stream);                                  \
+        else if (rows > FEW_TYPED_ROWS)                                                                                \
+            few_typed_dots(type, FEW_HALF_ROWS, rows, 1, q, dims, from, s, stream);                                    \
         else                                                                                                           \
-            BY_ROWS(few_typed_dots, type, rows, q, dims, from, s, stream);                                             \
+            few_typed_dots(type, FEW_TYPED_ROWS, rows, 1, q, dims, from, s, stream);                                   \
     }
 TYPED_DOTS(f16, TRIL_F16)
 TYPED_DOTS(bf16, TRIL_BF16)
@@ -698,7 +724,7 @@ TYPED_DOTS(q8_0, TRIL_Q8_0)
 TYPED_DOTS(q4_0, TRIL_Q4_0)
 #undef TYPED_DOTS
 
-static void (*const few_dots_by_type[TRIL_DTYPE_COUNT])(TYPED_DOTS_ARGS) = {
+static void (*const few_dots_by_type[TRIL_DTYPE_COUNT])(const int sides, TYPED_DOTS_ARGS) = {
     [TRIL_F16] = few_dots_f16,   [TRIL_BF16] = few_dots_bf16, [TRIL_I8] = few_dots_i8,
     [TRIL_Q8_0] = few_dots_q8_0, [TRIL_Q4_0] = few_dots_q4_0,
 };
@@ -818,18 +844,18 @@ static void few_keys(const struct tril_job *job, const struct tril_task *task, i
     few_budget(stream, job, task, few_share(x, dims, task, head, n));
     int done = 0;
     const bool typed = few_is_typed(x, dims, rows);
-    const int most = few_is_half(x->dtype) ? FEW_HALF_ROWS : FEW_TYPED_ROWS;
+    const int most = few_is_half(x->dtype) ? FEW_HALF_ROWS : FEW_TYPED_ROWS, most_sides = few_sides(x, rows);
     if (typed || (x->layout == TRIL_ROWS && x->dtype == TRIL_F32 && rows <= FEW_TURNED_ROWS)) {
         for (int sides; done + V_LANES <= n; done += sides * V_LANES) {
             struct tril_rows k[FEW_SIDES];
-            sides = n - done >= FEW_SIDES * V_LANES ? few_sides(x->dtype) : 1;
+            sides = n - done >= FEW_SIDES * V_LANES ? most_sides : 1;
             few_pull_short(stream, (n - done) / (sides * V_LANES));
             for (int i = 0; i < FEW_SIDES; i++) /* one alone takes part twice; what comes next overwrites that */
                 k[i] = tril_rows_at(job, task, x, key + done + (i < sides ? i * V_LANES : 0), task->head + head);
             for (int r = 0, group; r < rows; r += group) {
                 group = typed ? few_rows_left(rows - r, most) : few_dots_share(rows - r);
                 if (typed)
-                    few_dots_by_type[x->dtype](group, q + r * dims, dims, k, s + r * FEW_ROW + done, stream);
+                    few_dots_by_type[x->dtype](sides, group, q + r * dims, dims, k, s + r * FEW_ROW + done, stream);
                 else
                     few_dots_of(group, q + r * dims, dims, k[0].data, k[0].stride, s + r * FEW_ROW + done, stream);
             }

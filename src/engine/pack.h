@@ -23,6 +23,13 @@ static ALWAYS_INLINE void ask_to_write(const void *p, int64_t bytes)
         __builtin_prefetch((const char *)p + i, 1, 3);
 }
 
+/* tril_rows_at() as a call, for where it is rare. */
+static NOINLINE struct tril_rows rows_from(const struct tril_job *job, const struct tril_task *task,
+                                           const tril_tensor *x, int64_t key, int64_t head)
+{
+    return tril_rows_at(job, task, x, key, head);
+}
+
 /* Rows r ... r+n-1 of a task of one K/V head: tril_task_row(), but with one division for all of them, since a group of
  * rows meets a block so often that divisions would take a hundredth of the time. */
 static ALWAYS_INLINE void rows_at(const struct tril_job *job, const struct tril_task *task, size_t r, int n,
@@ -134,7 +141,7 @@ static void pack_keys(const struct tril_job *job, const struct tril_task *task, 
     const tril_tensor *k = &job->call->k;
     const int dims = job->call->qk_dim;
     for (int key = 0; key < n; key += PANEL, to += (size_t)PANEL * (size_t)dims) {
-        const struct tril_rows from = tril_rows_at(job, task, k, first + key, head);
+        const struct tril_rows from = rows_from(job, task, k, first + key, head);
         const int keys = n - key < PANEL ? n - key : PANEL;
         if (k->layout == TRIL_PANELS)
             pack_panel(k->dtype, &from, keys, dims, to);
@@ -156,7 +163,7 @@ static struct tile_b panels_in_place(const struct tril_job *job, const struct tr
                                      int64_t first)
 {
     const tril_tensor *k = &job->call->k;
-    return (struct tile_b){(const float *)(const void *)tril_rows_at(job, task, k, first, head).data, PANEL,
+    return (struct tile_b){(const float *)(const void *)rows_from(job, task, k, first, head).data, PANEL,
                            (size_t)k->token_stride * PANEL / sizeof(float)};
 }
 
@@ -186,7 +193,7 @@ static void pack_values(const struct tril_job *job, const struct tril_task *task
 {
     const tril_tensor *v = &job->call->v;
     for (int key = 0, run; key < n; key += run, to += (size_t)run * PANEL) {
-        const struct tril_rows from = tril_rows_at(job, task, v, first + key, task->head);
+        const struct tril_rows from = rows_from(job, task, v, first + key, task->head);
         run = tril_keys_together(job, first + key, n - key);
         for (int i = 0; i < run; i++)
             pack_value(v->dtype, from.data + i * from.stride, job->call->v_dim, tril_scale_of(&from, i),

@@ -56,7 +56,7 @@ static void pair_values(const struct tril_job *job, const struct tril_task *task
 {
     const tril_tensor *v = &job->call->v;
     for (int key = 0, run; key < n; key += run, to += (size_t)(run / 2) * PANEL) {
-        const struct tril_rows from = tril_rows_at(job, task, v, first + key, task->head);
+        const struct tril_rows from = rows_from(job, task, v, first + key, task->head);
         run = tril_keys_together(job, first + key, n - key);
         for (int i = 0; i < run; i += 2)
             pair_value(v->dtype, &from, i, run, job->call->v_dim, job->plan->v_panel, to + i / 2 * PANEL);

@@ -49,7 +49,7 @@ static const char *source_row(const struct tril_job *job, const struct tril_task
     if (block_stretches(task, block, left < TRIL_KEY_BLOCK ? (int)left : TRIL_KEY_BLOCK, part) == 0) return NULL;
     int64_t key = block + part[0].from + (part[0].to - part[0].from) * (2 * i + 1) / (2 * SOURCE_READS);
     if (job->call->k.layout == TRIL_PANELS) key = key / PANEL * PANEL;
-    return tril_rows_at(job, task, &job->call->k, key, task->head + i % task->heads).data;
+    return rows_from(job, task, &job->call->k, key, task->head + i % task->heads).data;
 }
 
 static enum source source_of(const struct tril_job *job, const struct tril_task *task)

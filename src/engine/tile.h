@@ -161,7 +161,8 @@ static ALWAYS_INLINE void tile_lane(const bool pairs, const int first, const int
 static ALWAYS_INLINE void tile_step(const bool pairs, const int first, const int vecs, const bool whole, const float *a,
                                     const size_t a_row, struct tile_b *b, tile_acc acc, vf *low)
 {
-    va av[MAX_ROWS] = {a_load1(a)}; /* not used where A_STEP is 1, but compilers want it to have a value */
+    /* Not used where A_STEP is 1, but compilers want it to have a value: one that is there, as a[0] may not be. */
+    va av[MAX_ROWS] = {a_load1(b->data)};
 #define DO(r)                                                                                                          \
     if (A_STEP > 1 && tile_has(first, r)) av[r] = tile_a(whole, a + r * a_row);
     EACH_ROW(DO)

@@ -16,6 +16,7 @@
  *   v_halves_f16(x, r) v_halves_bf16(x, r)  the two stored halves that each lane of x holds, exact: r[0] those in front
  *   v_words(p, stride, r)                   16 bytes each of V_LANES rows: lane i of r[c], c < 4, holds bytes 4 c ...
  *                                           4 c + 3 of row i; no alignment asked for
+ *   v_half_lines(p, stride, r)              the same of 32 bytes, c < 8; asked of PANEL lanes alone
  *   v_word_i8(x, u)                         byte u of every lane, signed
  *   v_word_top(x, u)                        2^24 times as much, which is cheaper
  *   v_word_u4(x, u)                         the lower half of byte u of every lane, minus 8

@@ -145,6 +145,38 @@ static ALWAYS_INLINE void v_words(const char *p, int64_t stride, vf r[4])
     r[3] = _mm512_castsi512_ps(_mm512_unpackhi_epi64(b, d));
 }
 
+/* Rows i, 4 + i side by side. */
+static ALWAYS_INLINE __m512i v_half_lines_of(const char *p, int64_t stride)
+{
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const void *)p)),
+                              _mm256_loadu_si256((const void *)(p + 4 * stride)), 1);
+}
+
+/* Of eight rows, words c and 4 + c in turns of four lanes. */
+static ALWAYS_INLINE void v_half_lines_of8(const char *p, int64_t stride, vf r[4])
+{
+    const __m512i x = v_half_lines_of(p, stride), y = v_half_lines_of(p + stride, stride);
+    const __m512i z = v_half_lines_of(p + 2 * stride, stride), w = v_half_lines_of(p + 3 * stride, stride);
+    const __m512i a = _mm512_unpacklo_epi32(x, y), b = _mm512_unpackhi_epi32(x, y);
+    const __m512i c = _mm512_unpacklo_epi32(z, w), d = _mm512_unpackhi_epi32(z, w);
+    r[0] = _mm512_castsi512_ps(_mm512_unpacklo_epi64(a, c));
+    r[1] = _mm512_castsi512_ps(_mm512_unpackhi_epi64(a, c));
+    r[2] = _mm512_castsi512_ps(_mm512_unpacklo_epi64(b, d));
+    r[3] = _mm512_castsi512_ps(_mm512_unpackhi_epi64(b, d));
+}
+
+static ALWAYS_INLINE void v_half_lines(const char *p, int64_t stride, vf r[8])
+{
+    vf x[4], y[4];
+    v_half_lines_of8(p, stride, x);
+    v_half_lines_of8(p + 8 * stride, stride, y);
+    UNROLL
+    for (int c = 0; c < 4; c++) {
+        r[c] = _mm512_shuffle_f32x4(x[c], y[c], 0x88);
+        r[4 + c] = _mm512_shuffle_f32x4(x[c], y[c], 0xdd);
+    }
+}
+
 /* To the upper end and back, which extends the sign. */
 static ALWAYS_INLINE vf v_word_i8(vf x, const int u)
 {
