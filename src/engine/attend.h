@@ -13,6 +13,9 @@
 
 #include "block.h"
 #include "edge.h"
+#if TIER_F32
+#include "few.h"
+#endif
 
 /* O of the row, or of the one block that begins at `key`, to where the caller or the fold of a split unit wants it.
  * Under a tree a row may have seen nothing at all: the caller has said so already. */

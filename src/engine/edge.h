@@ -6,7 +6,7 @@
 
 #include "block.h"
 #if TIER_F32
-#include "few.h"
+#include "few_values.h"
 #endif
 
 #define EDGE_ROW TRIL_FEW_SCORE_ROW

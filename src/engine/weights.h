@@ -13,6 +13,9 @@
 
 #include "block.h"
 #include "edge.h"
+#if TIER_F32
+#include "few.h"
+#endif
 
 #define RUN_KEYS (TRIL_RUN_BLOCKS * TRIL_KEY_BLOCK)
 

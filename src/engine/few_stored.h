@@ -1,0 +1,385 @@
+/* Few rows: keys and values of another type than f32, widened in registers on their way into the chains. */
+#ifndef TRIL_ENGINE_FEW_STORED_H
+#define TRIL_ENGINE_FEW_STORED_H
+
+#include "few_dots.h"
+
+/* Calls kernel(..., rows rounded up to even as a constant, ...). */
+#define BY_ROWS(kernel, type, rows, ...)                                                                               \
+    do {                                                                                                               \
+        if (rows <= 2)                                                                                                 \
+            kernel(type, 2, rows, __VA_ARGS__);                                                                        \
+        else                                                                                                           \
+            kernel(type, FEW_TYPED_ROWS, rows, __VA_ARGS__);                                                           \
+    } while (0)
+
+/* How many vectors of keys a kernel takes side by side: few rows are few chains, and a core with two fma units needs
+ * eight. Two of halves have registers for half a line of each key, and come back for the other. */
+#define FEW_SIDES (V_LANES == PANEL ? 2 : 1)
+typedef vf few_acc[MAX_ROWS][FEW_SIDES];
+
+/* Keys a multiple of this apart share so few sets of the first-level cache that no line of theirs is there when it is
+ * come back to. */
+#define FEW_CROWDED_STRIDE 2048
+
+static int few_sides(const tril_tensor *x, int rows)
+{
+    if (x->dtype == TRIL_F32) return 1;
+    if (!few_is_half(x->dtype)) return FEW_SIDES;
+    return rows <= (x->token_stride % FEW_CROWDED_STRIDE == 0 ? 2 : FEW_TYPED_ROWS) ? FEW_SIDES : 1;
+}
+
+/* One value of the rows' queries, times a vector of keys on each side. at: of each row, from q. */
+static ALWAYS_INLINE void few_typed_lane(const int sides, const int rows, const float *q, const size_t at[MAX_ROWS],
+                                         const vf *keys, few_acc acc)
+{
+#define DO(r)                                                                                                          \
+    if (r < rows && sides == 1) acc[r][0] = a_fma_at(q + at[r], keys[0], acc[r][0]);                                   \
+    if (r < rows && sides > 1) {                                                                                       \
+        const va a = a_load1(q + at[r]);                                                                               \
+        acc[r][0] = a_fma(a, 0, keys[0], acc[r][0]);                                                                   \
+        acc[r][FEW_SIDES - 1] = a_fma(a, 0, keys[FEW_SIDES - 1], acc[r][FEW_SIDES - 1]);                               \
+    }
+    EACH_ROW(DO)
+#undef DO
+}
+
+/* Pairs of halves of a key that few_halves() takes. */
+static ALWAYS_INLINE int few_pairs(const int sides)
+{
+    return sides > 1 ? 8 : V_LANES;
+}
+
+/* Halves: V_LANES keys on each side x 2 * few_pairs() dims, transposed in pairs. */
+static ALWAYS_INLINE void few_halves(const tril_dtype type, const int sides, const int rows, const float *q,
+                                     const size_t q_at[MAX_ROWS], const struct tril_rows *k, const int64_t at,
+                                     few_acc acc, struct few_stream *stream)
+{
+    const int pairs = few_pairs(sides);
+    const char *taken = few_take(stream, SQUARE_LINES);
+    vf t[FEW_SIDES][V_LANES], h[2], keys[2][FEW_SIDES];
+    if (sides == 1) few_square(k->data + at, k->stride, V_LANES, t[0]);
+#if V_LANES == PANEL
+    UNROLL
+    for (int i = 0; i < FEW_SIDES; i++) {
+        if (sides > 1) v_half_lines(k[i].data + at, k[i].stride, t[i]);
+    }
+#endif
+#define DO(u)                                                                                                          \
+    if (u < pairs) {                                                                                                   \
+        UNROLL                                                                                                         \
+        for (int i = 0; i < sides; i++) {                                                                              \
+            if (type == TRIL_F16)                                                                                      \
+                v_halves_f16(t[i][u % V_LANES], h);                                                                    \
+            else                                                                                                       \
+                v_halves_bf16(t[i][u % V_LANES], h);                                                                   \
+            keys[0][i] = h[0];                                                                                         \
+            keys[1][i] = h[1];                                                                                         \
+        }                                                                                                              \
+        few_typed_lane(sides, rows, q + 2 * u, q_at, keys[0], acc);                                                    \
+        few_typed_lane(sides, rows, q + 2 * u + 1, q_at, keys[1], acc);                                                \
+        few_ask_share(taken, SQUARE_LINES, u, pairs);                                                                  \
+    }
+    EACH_LANE(DO)
+#undef DO
+}
+
+/* Byte u of 16, or, of Q4_0, its lower half, of V_LANES keys on each side. */
+static ALWAYS_INLINE void few_byte(const tril_dtype type, vf t[FEW_SIDES][4], const int u, const vf scale[FEW_SIDES],
+                                   vf keys[FEW_SIDES])
+{
+    UNROLL
+    for (int i = 0; i < FEW_SIDES; i++)
+        keys[i] = v_mul(scale[i], type == TRIL_Q4_0   ? v_word_u4(t[i][u / 4], u % 4)
+                                  : type == TRIL_Q8_0 ? v_word_top(t[i][u / 4], u % 4)
+                                                      : v_word_i8(t[i][u / 4], u % 4));
+}
+
+/* The bytes `at` ... at + 15 of the rows: 16 values, or, where they are halves of bytes, 32. */
+static ALWAYS_INLINE void few_bytes(const tril_dtype type, const int rows, const float *q, const size_t q_at[MAX_ROWS],
+                                    const struct tril_rows *k, const int64_t at, const vf scale[FEW_SIDES], few_acc acc,
+                                    struct few_stream *stream)
+{
+    const int all_lines = FEW_SIDES * (V_LANES * 16 + LINE_BYTES) / LINE_BYTES;
+    const int lines = type == TRIL_Q4_0 ? (all_lines + 2) / 4 * 2 : all_lines;
+    vf t[FEW_SIDES][4], keys[FEW_SIDES];
+    UNROLL
+    for (int i = 0; i < FEW_SIDES; i++)
+        v_words(k[i].data + at, k[i].stride, t[i]);
+    for (int left = type == TRIL_Q4_0; left >= 0; left--, q += 16) {
+        const char *taken = few_take(stream, lines);
+#define DO(u)                                                                                                          \
+    few_byte(type, t, u, scale, keys);                                                                                 \
+    few_typed_lane(FEW_SIDES, rows, q + u, q_at, keys, acc);                                                           \
+    few_ask_share(taken, lines, u, 16);
+        EACH_LANE(DO)
+#undef DO
+        if (left == 0) return;
+        UNROLL
+        for (int i = 0; i < FEW_SIDES; i++) {
+            UNROLL
+            for (int j = 0; j < 4; j++)
+                t[i][j] = v_word_upper(t[i][j]);
+        }
+    }
+}
+
+/* Their scales: of I8 floats, of blocks the halves in front. */
+static ALWAYS_INLINE vf few_scales(const struct tril_rows *from)
+{
+    float scale[V_LANES];
+    for (int i = 0; i < V_LANES; i++)
+        scale[i] = tril_scale_of(from, i);
+    return v_load(scale);
+}
+
+/* A byte of Q8_0 is left where it is cheapest, 2^24 times too large. The scale makes up for that: an f16's exponent has
+ * room, so both are exact and the product is the same. */
+static ALWAYS_INLINE vf few_block_scales(const tril_dtype type, const char *k, const int64_t stride)
+{
+    uint16_t scale[V_LANES];
+    UNROLL
+    for (int i = 0; i < V_LANES; i++)
+        scale[i] = tril_load_u16(k + i * stride);
+    return type == TRIL_Q8_0 ? v_mul(v_load_f16(scale), v_set1(0x1p-24f)) : v_load_f16(scale);
+}
+
+/* few_dots() on stored keys, V_LANES of each of `sides` rows `from`. */
+static ALWAYS_INLINE void few_typed_dots(const tril_dtype type, const int rows, const int real, const int sides,
+                                         const float *q, const int dims, const struct tril_rows *from, float *s,
+                                         struct few_stream *stream)
+{
+    int64_t at = 0;
+    vf scale[FEW_SIDES];
+    few_acc acc;
+    size_t q_at[MAX_ROWS];
+#define DO(r)                                                                                                          \
+    if (r < rows) q_at[r] = (size_t)(r < real ? r : real - 1) * (size_t)dims;
+    EACH_ROW(DO)
+#undef DO
+#define DO(r)                                                                                                          \
+    if (r < rows) acc[r][0] = v_zero();                                                                                \
+    if (r < rows) acc[r][FEW_SIDES - 1] = v_zero();
+    EACH_ROW(DO)
+#undef DO
+    UNROLL
+    for (int i = 0; i < FEW_SIDES; i++)
+        scale[i] = type == TRIL_I8 ? few_scales(&from[i]) : v_zero();
+    const int step = few_is_half(type) ? 2 * few_pairs(sides) : type == TRIL_I8 ? 16 : TRIL_Q_BLOCK;
+    for (int d = 0; d < dims; d += step, q += step, at += tril_row_bytes(type, step)) {
+        if (few_is_half(type)) {
+            few_halves(type, sides, rows, q, q_at, from, at, acc, stream);
+        } else if (type == TRIL_I8) {
+            few_bytes(type, rows, q, q_at, from, at, scale, acc, stream);
+        } else {
+            UNROLL
+            for (int i = 0; i < FEW_SIDES; i++)
+                scale[i] = few_block_scales(type, from[i].data + at, from[i].stride);
+            for (int i = 0; i < (type == TRIL_Q8_0 ? TRIL_Q_BLOCK : 16); i += 16)
+                few_bytes(type, rows, q + i, q_at, from, at + 2 + i, scale, acc, stream);
+        }
+    }
+#define DO(r)                                                                                                          \
+    if (r < rows) v_store(s + (r < real ? r : real - 1) * FEW_ROW, acc[r][0]);                                         \
+    if (r < rows && sides > 1) v_store(s + (r < real ? r : real - 1) * FEW_ROW + V_LANES, acc[r][FEW_SIDES - 1]);
+    EACH_ROW(DO)
+#undef DO
+}
+
+#define TYPED_DOTS_ARGS                                                                                                \
+    const int rows, const float *q, const int dims, const struct tril_rows *from, float *s, struct few_stream *stream
+#define TYPED_DOTS(name, type)                                                                                         \
+    static NOINLINE void few_dots_##name(const int sides, TYPED_DOTS_ARGS)                                             \
+    {                                                                                                                  \
+        if (FEW_SIDES == 1 || !few_is_half(type) || sides > 1)                                                         \
+            BY_ROWS(few_typed_dots, type, rows, FEW_SIDES, q, dims, from, s, stream);                                  \
+        else if (rows > FEW_TYPED_ROWS)                                                                                \
+            few_typed_dots(type, FEW_HALF_ROWS, rows, 1, q, dims, from, s, stream);                                    \
+        else                                                                                                           \
+            few_typed_dots(type, FEW_TYPED_ROWS, rows, 1, q, dims, from, s, stream);                                   \
+    }
+TYPED_DOTS(f16, TRIL_F16)
+TYPED_DOTS(bf16, TRIL_BF16)
+TYPED_DOTS(i8, TRIL_I8)
+TYPED_DOTS(q8_0, TRIL_Q8_0)
+TYPED_DOTS(q4_0, TRIL_Q4_0)
+#undef TYPED_DOTS
+
+static void (*const few_dots_by_type[TRIL_DTYPE_COUNT])(const int sides, TYPED_DOTS_ARGS) = {
+    [TRIL_F16] = few_dots_f16,   [TRIL_BF16] = few_dots_bf16, [TRIL_I8] = few_dots_i8,
+    [TRIL_Q8_0] = few_dots_q8_0, [TRIL_Q4_0] = few_dots_q4_0,
+};
+
+/* Row r of a kernel of `rows` rows, the last of which may be one of the others once more. */
+static ALWAYS_INLINE const float *few_row(const int r, const int rows, const float *q, const size_t q_row,
+                                          const float *last)
+{
+    return r == rows - 1 ? last : q + r * q_row;
+}
+
+/* Row r of a kernel of `rows` rows, `real` of them there. */
+static ALWAYS_INLINE size_t few_twice(const int r, const int rows, const int real)
+{
+    return (size_t)(r == rows - 1 ? real - 1 : r);
+}
+
+/* Panels that a kernel takes side by side, and the vectors in them: eight chains for four rows, or more. */
+#define FEW_PANELS     (V_LANES == PANEL ? 2 : 1)
+#define FEW_PANEL_VECS (FEW_PANELS * PANEL / V_LANES)
+_Static_assert(FEW_PANEL_VECS == 2 || FEW_PANEL_VECS == 4, "the chains are spelled out");
+
+static ALWAYS_INLINE void few_panel_fma(const float *q, const vf b[FEW_PANEL_VECS], vf acc[FEW_PANEL_VECS])
+{
+    const va a = a_load1(q);
+    acc[0] = a_fma(a, 0, b[0], acc[0]);
+    acc[1] = a_fma(a, 0, b[1], acc[1]);
+    if (FEW_PANEL_VECS > 2) acc[FEW_PANEL_VECS - 2] = a_fma(a, 0, b[FEW_PANEL_VECS - 2], acc[FEW_PANEL_VECS - 2]);
+    if (FEW_PANEL_VECS > 2) acc[FEW_PANEL_VECS - 1] = a_fma(a, 0, b[FEW_PANEL_VECS - 1], acc[FEW_PANEL_VECS - 1]);
+}
+
+/* few_dots() on stored panels: the keys of the FEW_PANELS that begin at `from`. */
+static ALWAYS_INLINE void few_panel_dots(const tril_dtype type, const int rows, const int real, const float *q,
+                                         const int dims, const struct tril_rows *from, float *s,
+                                         struct few_stream *stream)
+{
+    const size_t q_row = (size_t)dims;
+    const float *last = q + (size_t)(real - 1) * q_row;
+    const int bytes = PANEL * (int)tril_unit_bytes(type),
+              lines = 4 * FEW_PANELS * bytes / LINE_BYTES; /* of four dims */
+    vf acc[MAX_ROWS][FEW_PANEL_VECS], scale[FEW_PANEL_VECS];
+    float scales[FEW_PANELS * PANEL];
+    for (int i = 0; type == TRIL_I8 && i < FEW_PANELS * PANEL; i++)
+        scales[i] = tril_scale_of(&from[i / PANEL], i % PANEL);
+    UNROLL
+    for (int j = 0; j < FEW_PANEL_VECS; j++)
+        scale[j] = type == TRIL_I8 ? v_load(scales + j * V_LANES) : v_zero();
+#define DO(r)                                                                                                          \
+    if (r < rows) {                                                                                                    \
+        UNROLL                                                                                                         \
+        for (int j = 0; j < FEW_PANEL_VECS; j++)                                                                       \
+            acc[r][j] = v_zero();                                                                                      \
+    }
+    EACH_ROW(DO)
+#undef DO
+    for (int d = 0; d < dims; d++, q++, last++) {
+        vf b[FEW_PANEL_VECS];
+        UNROLL
+        for (int j = 0; j < FEW_PANEL_VECS; j++)
+            b[j] = load_vec(type, from[j * V_LANES / PANEL].data + (int64_t)d * bytes, j * V_LANES % PANEL, scale[j]);
+#define DO(r)                                                                                                          \
+    if (r < rows) few_panel_fma(few_row(r, rows, q, q_row, last), b, acc[r]);
+        EACH_ROW(DO)
+#undef DO
+        if (lines < 4 ? d % 4 == 3 : d % 2 == 1) few_pull(stream, lines < 4 ? lines : lines / 2);
+    }
+#define DO(r)                                                                                                          \
+    if (r < rows) {                                                                                                    \
+        UNROLL                                                                                                         \
+        for (int j = 0; j < FEW_PANEL_VECS; j++)                                                                       \
+            v_store(s + few_twice(r, rows, real) * FEW_ROW + j * V_LANES, acc[r][j]);                                  \
+    }
+    EACH_ROW(DO)
+#undef DO
+}
+
+#define PANEL_DOTS(name, type)                                                                                         \
+    static NOINLINE void few_panels_##name(TYPED_DOTS_ARGS)                                                            \
+    {                                                                                                                  \
+        BY_ROWS(few_panel_dots, type, rows, q, dims, from, s, stream);                                                 \
+    }
+PANEL_DOTS(f16, TRIL_F16)
+PANEL_DOTS(bf16, TRIL_BF16)
+PANEL_DOTS(i8, TRIL_I8)
+#undef PANEL_DOTS
+
+static void (*const few_panels_by_type[TRIL_DTYPE_COUNT])(TYPED_DOTS_ARGS) = {
+    [TRIL_F16] = few_panels_f16, [TRIL_BF16] = few_panels_bf16, [TRIL_I8] = few_panels_i8};
+
+/* Every other row's value is loaded once: a core that does two fma a cycle (Zen 5) has not the loads for each of them
+ * to read it anew, one that does one (Zen 4) is the better for it; see a_fma_at(). */
+static ALWAYS_INLINE vf few_typed_fma(const bool once, const float *p, const va a, const vf b, const vf acc)
+{
+    return once ? a_fma(a, 0, b, acc) : a_fma_at(p, b, acc);
+}
+
+static ALWAYS_INLINE void few_typed_step(const bool once, const int vecs, const float *p, const vf b[MAX_VECS],
+                                         vf acc[MAX_VECS])
+{
+    const va a = a_load1(p);
+    acc[0] = few_typed_fma(once, p, a, b[0], acc[0]);
+    if (vecs > 1) acc[1] = few_typed_fma(once, p, a, b[1], acc[1]);
+    if (vecs > 2) acc[2] = few_typed_fma(once, p, a, b[2], acc[2]);
+    if (vecs > 3) acc[3] = few_typed_fma(once, p, a, b[3], acc[3]);
+}
+
+/* few_more() on stored values: keys k ... end - 1 of the block, those from 16 * u on in from[u]; columns d ... of a
+ * row, counted from the block of 32 that they lie in, as are the rows. */
+static ALWAYS_INLINE void few_typed_more(const tril_dtype type, const int rows, const int real, const int vecs,
+                                         const int d, const float *p, const struct tril_rows *from, const int64_t skip,
+                                         size_t k, const size_t end, float *o, const size_t o_row,
+                                         struct few_stream *stream)
+{
+    const float *last = p + (size_t)(real - 1) * FEW_ROW;
+    const int bytes = 4 * (int)tril_row_bytes(type, TRIL_Q_BLOCK) * vecs * V_LANES / TRIL_Q_BLOCK; /* of four keys */
+    const int lines = (bytes + LINE_BYTES - 1) / LINE_BYTES;
+    tile_acc acc;
+#define DO(r)                                                                                                          \
+    if (r < rows) row_load(vecs, acc[r], o + few_twice(r, rows, real) * o_row);
+    EACH_ROW(DO)
+#undef DO
+    while (k < end) {
+        const struct tril_rows *x = &from[k / PANEL];
+        const char *row = x->data + (int64_t)(k % PANEL) * x->stride + skip;
+        const char *scales = type == TRIL_I8 ? x->scales + (int64_t)(k % PANEL) * x->scale_stride : NULL;
+        const size_t whole = (k / PANEL + 1) * PANEL, stop = whole < end ? whole : end;
+        for (; k < stop; k++, row += x->stride) {
+            vf b[MAX_VECS];
+            const vf scale = type == TRIL_I8 ? v_set1(tril_load_f32(scales)) : v_zero();
+            if (type == TRIL_I8) scales += x->scale_stride;
+            b[0] = load_vec(type, row, d, scale);
+            if (vecs > 1) b[1] = load_vec(type, row, d + V_LANES, scale);
+            if (vecs > 2) b[2] = load_vec(type, row, d + 2 * V_LANES, scale);
+            if (vecs > 3) b[3] = load_vec(type, row, d + 3 * V_LANES, scale);
+#define DO(r)                                                                                                          \
+    if (r < rows) few_typed_step(r % 2 == 0, vecs, r == rows - 1 ? last + k : p + r * FEW_ROW + k, b, acc[r]);
+            EACH_ROW(DO)
+#undef DO
+            if (lines % 4 == 0)
+                few_pull(stream, lines / 4);
+            else if (k % 4 == 3)
+                few_pull(stream, lines);
+        }
+    }
+#define DO(r)                                                                                                          \
+    if (r < rows) row_store(vecs, acc[r], o + few_twice(r, rows, real) * o_row);
+    EACH_ROW(DO)
+#undef DO
+}
+
+#define TYPED_MORE_ARGS                                                                                                \
+    const int rows, const int vecs, const int d, const float *p, const struct tril_rows *from, const int64_t skip,     \
+        const size_t k, const size_t end, float *o, const size_t o_row, struct few_stream *stream
+#define TYPED_MORE(name, type)                                                                                         \
+    static NOINLINE void few_more_##name(TYPED_MORE_ARGS)                                                              \
+    {                                                                                                                  \
+        if (TILE_VECS * V_LANES == 64 && vecs == 2)                                                                    \
+            BY_ROWS(few_typed_more, type, rows, 2, 0, p, from, skip, k, end, o, o_row, stream);                        \
+        else if (TILE_VECS * V_LANES >= TRIL_Q_BLOCK || (type != TRIL_Q8_0 && type != TRIL_Q4_0) || d == 0)            \
+            BY_ROWS(few_typed_more, type, rows, TILE_VECS, 0, p, from, skip, k, end, o, o_row, stream);                \
+        else                                                                                                           \
+            BY_ROWS(few_typed_more, type, rows, TILE_VECS, TILE_VECS *V_LANES == 16 ? 16 : d, p, from, skip, k, end,   \
+                    o, o_row, stream);                                                                                 \
+    }
+TYPED_MORE(f16, TRIL_F16)
+TYPED_MORE(bf16, TRIL_BF16)
+TYPED_MORE(i8, TRIL_I8)
+TYPED_MORE(q8_0, TRIL_Q8_0)
+TYPED_MORE(q4_0, TRIL_Q4_0)
+#undef TYPED_MORE
+
+static void (*const few_more_by_type[TRIL_DTYPE_COUNT])(TYPED_MORE_ARGS) = {
+    [TRIL_F16] = few_more_f16,   [TRIL_BF16] = few_more_bf16, [TRIL_I8] = few_more_i8,
+    [TRIL_Q8_0] = few_more_q8_0, [TRIL_Q4_0] = few_more_q4_0,
+};
+
+#endif

@@ -1,0 +1,278 @@
+/* Few rows: what is asked of memory, and when. Also which keys and values have kernels of their own, as the steps that
+ * they take follow from it. */
+#ifndef TRIL_ENGINE_FEW_STREAM_H
+#define TRIL_ENGINE_FEW_STREAM_H
+
+#include "source.h"
+
+#define FEW_ROW TRIL_FEW_SCORE_ROW
+
+/* Keys that one head's rows meet before the next head's turn: fewer would load and store the chains of the values more
+ * often, more would reach further ahead than the caches hold. */
+#define FEW_STEP TRIL_FEW_STEP
+
+/* The same of narrower rows than f32's. */
+#define FEW_TYPED_STEP (2 * FEW_STEP)
+
+/* Lines that are asked for before use where a step of all heads has less: memory takes 100 ns, in which a core
+ * reads 50. */
+#define FEW_LEAST_AHEAD 256
+_Static_assert(FEW_STEP % PANEL == 0, "steps are whole panels");
+
+/* In vectors of a whole line P V of f32 takes a line of values in a third of the time that memory takes for one: asked
+ * for at that rate, requests are dropped for want of room. Where keys and values come from memory, they are asked for
+ * behind each head's arithmetic instead, one after the other. With more rows of a head than these there is arithmetic
+ * enough. */
+#define FEW_FAR_ROWS 14
+
+/* So many rows at most have a kernel for keys of f32 that are asked for one by one; see few_stream.singly. */
+#define FEW_SINGLE_ROWS (V_LANES == PANEL ? 4 : 0)
+
+static int few_rows_of(const struct tril_job *job, const struct tril_task *task)
+{
+    return (int)(task->queries * job->plan->group); /* of one K/V head */
+}
+
+/* Keys and values that are stored in another type than f32 are widened in registers, on their way into the chains, by
+ * kernels of their own. These take whole blocks of 32 values, whole vectors of keys, and 2 or 4 rows, of keys in halves
+ * 8 if they can: with 1 or 3 the last one takes part twice, which costs less than more kernels would in code. What does
+ * not fit is widened into the first-level cache and goes the way of f32. */
+#define FEW_TYPED_ROWS 4
+#define FEW_HALF_ROWS  (V_LANES == PANEL ? 2 * FEW_TYPED_ROWS : FEW_TYPED_ROWS)
+
+static ALWAYS_INLINE bool few_is_half(const tril_dtype type)
+{
+    return type == TRIL_F16 || type == TRIL_BF16;
+}
+
+/* Up to how many rows that is faster, though every kernel widens anew. */
+static int few_typed_most(const tril_tensor *x)
+{
+    if (V_LANES < PANEL) return 2 * FEW_TYPED_ROWS;
+    return few_is_half(x->dtype) ? 24 : x->layout == TRIL_PANELS ? 8 : 20;
+}
+
+static bool few_is_typed(const tril_tensor *x, int dims, int rows)
+{
+    return x->dtype != TRIL_F32 && x->layout == TRIL_ROWS && rows <= few_typed_most(x) && dims % TRIL_Q_BLOCK == 0;
+}
+
+/* Keys in panels of such a type, which need no transposition, have kernels as well: whole panels, any head size. */
+static bool few_in_panels(const tril_tensor *x, int rows)
+{
+    return x->dtype != TRIL_F32 && x->layout == TRIL_PANELS && rows <= few_typed_most(x);
+}
+
+/* See FEW_STEP; narrow rows reach less far. */
+static int few_step(const tril_tensor *x, int dims, int rows)
+{
+    return few_is_typed(x, dims, rows) || few_in_panels(x, rows) ? FEW_TYPED_STEP : FEW_STEP;
+}
+
+static int few_keys_of(const struct tril_task *task, int64_t first)
+{
+    return task->keys - first < TRIL_KEY_BLOCK ? (int)(task->keys - first) : TRIL_KEY_BLOCK;
+}
+
+/* The task's keys and values in the order of memory: block by block its keys, token by token the rows of all heads,
+ * then its values. Memory is asked for in this order, as much ahead of use as a step of all heads takes, and evenly
+ * between the arithmetic: a core has room for some 20 requests, and stands still when asked for more at once. */
+struct few_stream {
+    const char *p; /* next line */
+    int left, run; /* lines until `gap` bytes are left out, and between two gaps: what a token's heads have in a row */
+    int64_t gap;
+    int budget;         /* lines that the work at hand may ask for */
+    int64_t owed;       /* that it has been promised but that lie in the next block */
+    int64_t block_left; /* lines of this block's keys, or of its values, behind the budget */
+    int64_t first;      /* the block's first key */
+    bool values, over;
+    /* Keys of f32: each line is asked for when the count of the one before is stored, three for every four that are
+     * read, the rest behind the arithmetic and slower yet. Memory drops requests that come faster. */
+    bool singly;
+    bool far; /* values are not asked for between their arithmetic, but behind it: see FEW_FAR_ROWS */
+    bool dry; /* no keys are asked for behind their arithmetic: the processor finds panels in a cache by itself */
+    unsigned pauses;  /* several tiles of rows take the same values: behind which of their steps none are asked for */
+    const char *idle; /* lines in the cache, asked for where there are no others to ask for */
+    /* Pages: runs until the next page, and of a whole one; where its number stands; what numbers count from. */
+    int64_t runs, of_page;
+    const int32_t *page;
+    const char *base;
+    int64_t page_stride;
+};
+
+/* Bytes of one row, or, in panels, of 16. */
+static int64_t few_row_bytes(const tril_tensor *x, int dims)
+{
+    return tril_row_bytes(x->dtype, dims) * (x->layout == TRIL_PANELS ? PANEL : 1);
+}
+
+/* Tokens of a run: one, or 16 in panels and where tokens follow each other without a gap. */
+static int few_run_tokens(const tril_tensor *x, int dims, int64_t heads)
+{
+    const int64_t token = (heads - 1) * x->head_stride + few_row_bytes(x, dims);
+    return x->layout == TRIL_PANELS || x->token_stride - token < LINE_BYTES ? PANEL : 1;
+}
+
+/* Its lines: the rows of all heads. */
+static int few_run_lines(const tril_tensor *x, int dims, int64_t heads)
+{
+    int64_t bytes = (heads - 1) * x->head_stride + few_row_bytes(x, dims);
+    if (x->layout == TRIL_ROWS) bytes += (few_run_tokens(x, dims, heads) - 1) * x->token_stride;
+    return (int)((bytes + LINE_BYTES - 1) / LINE_BYTES);
+}
+
+/* One head's share of the lines of n tokens. */
+static int64_t few_share(const tril_tensor *x, int dims, const struct tril_task *task, int64_t head, int n)
+{
+    const int tokens = few_run_tokens(x, dims, task->heads);
+    const int64_t lines = (int64_t)few_run_lines(x, dims, task->heads) * ((n + tokens - 1) / tokens);
+    return lines * (head + 1) / task->heads - lines * head / task->heads;
+}
+
+/* The keys or the values of the block at s->first. */
+static void few_stream_block(struct few_stream *s, const struct tril_job *job, const struct tril_task *task)
+{
+    const tril_tensor *x = s->values ? &job->call->v : &job->call->k;
+    const int dims = s->values ? job->call->v_dim : job->call->qk_dim;
+    struct stretch part[2];
+    const int parts = block_stretches(task, s->first, few_keys_of(task, s->first), part);
+    const int64_t first = s->first + (parts > 0 ? part[0].from : 0);
+    int keys = 0;
+    for (int i = 0; i < parts; i++)
+        keys += part[i].to - part[i].from;
+    const int tokens = few_run_tokens(x, dims, task->heads), lines = few_run_lines(x, dims, task->heads);
+    const int64_t page = job->call->block_tokens;
+    s->p = rows_from(job, task, x, first, task->head).data;
+    s->left = s->run = lines;
+    s->gap = tokens * x->token_stride - lines * LINE_BYTES;
+    s->block_left = (int64_t)(keys + tokens - 1) / tokens * lines;
+    if (s->gap == 0 && page == 0) s->left = s->run = (int)s->block_left; /* no gap at all */
+    s->runs = s->of_page = INT64_MAX;
+    if (page == 0) return;
+    const int64_t at = first / page;
+    s->page = job->pages + task->pages + at;
+    s->base = tril_row(x, 0, task->head);
+    s->page_stride = x->block_stride;
+    s->of_page = page / tokens;
+    s->runs = s->of_page - (first - at * page) / tokens;
+}
+
+/* Behind a run's end: the next one's first line. What was asked for past the end does not count. */
+static ALWAYS_INLINE void few_turn(struct few_stream *s)
+{
+    s->budget -= s->left;
+    s->p += s->gap + (int64_t)s->left * LINE_BYTES;
+    s->left = s->run;
+    if (--s->runs > 0) return;
+    s->p = s->base + *++s->page * s->page_stride;
+    s->runs = s->of_page;
+}
+
+/* Into the first level, although that keeps only what comes soon: a core drops what is asked for into a lower one when
+ * it has no room for the request (Zen 5), and the arithmetic then waits for memory. */
+#define FEW_ASK(p) __builtin_prefetch(p, 0, 3)
+
+/* n lines, or none where fewer are allowed. Called with few of them and often: a burst finds no room either. */
+static ALWAYS_INLINE void few_pull(struct few_stream *s, const int n)
+{
+    __asm__("" : "+m"(*s)); /* in memory: registers are for the arithmetic */
+    if (s->budget < n) return;
+    s->budget -= n;
+    UNROLL
+    for (int i = 0; i < n; i++)
+        FEW_ASK(s->p + i * LINE_BYTES);
+    s->p += n * LINE_BYTES;
+    s->left -= n;
+    if (__builtin_expect(s->left <= 0, 0)) few_turn(s);
+}
+
+/* n lines without asking for them. */
+static void few_pass(struct few_stream *s, int n)
+{
+    s->budget -= n;
+    s->p += n * LINE_BYTES;
+    s->left -= n;
+    if (s->left <= 0) few_turn(s);
+}
+
+/* Asks for what is left of the work before, and allows so many lines to what comes now. */
+static void few_budget(struct few_stream *s, const struct tril_job *job, const struct tril_task *task, int64_t lines)
+{
+    int one = 1;
+    __asm__("" : "+r"(one));
+    while (s->singly && s->budget > 0) {
+        few_pull(s, 1);
+        s->budget *= one; /* for the time that it takes */
+    }
+    while (s->dry && s->budget > 0)
+        few_pass(s, s->budget < s->left ? s->budget : s->left);
+    while (s->budget > 0)
+        few_pull(s, 1);
+    lines += s->owed;
+    if (s->block_left == 0 && !s->over) {
+        if (s->values || job->weights != NULL) s->first = tril_next_block(task, s->first);
+        s->values = !s->values && job->weights == NULL;
+        s->over = s->first >= task->keys;
+        if (!s->over) few_stream_block(s, job, task);
+    }
+    s->budget = (int)(s->over ? 0 : lines < s->block_left ? lines : s->block_left);
+    s->block_left -= s->budget;
+    s->owed = s->over ? 0 : lines - s->budget;
+}
+
+/* Lines that a transposition in registers takes: V_LANES keys x V_LANES floats or pairs of halves. Bytes take less. */
+#define SQUARE_LINES (V_LANES * V_LANES * (int)sizeof(float) / LINE_BYTES)
+
+/* idle: SQUARE_LINES lines that will be in the cache. */
+static void few_open(struct few_stream *s, const struct tril_job *job, const struct tril_task *task, const float *idle)
+{
+    const tril_tensor *k = &job->call->k;
+    const int dims = job->call->qk_dim, rows = few_rows_of(job, task), step = few_step(k, dims, rows);
+    const enum source source =
+        k->dtype == TRIL_F32 || job->call->v.dtype == TRIL_F32 ? source_of(job, task) : SOURCE_UNKNOWN;
+    *s = (struct few_stream){.first = task->first};
+    s->far = source >= SOURCE_BOTH && job->call->v.dtype == TRIL_F32 && rows <= FEW_FAR_ROWS;
+    s->singly =
+        s->far && source == SOURCE_MEMORY && k->dtype == TRIL_F32 && k->layout == TRIL_ROWS && rows <= FEW_SINGLE_ROWS;
+    s->dry = source == SOURCE_CACHE && k->dtype == TRIL_F32 && k->layout == TRIL_PANELS;
+    s->idle = (const char *)idle;
+    while ((int)(s->pauses + 1) * TILE_ROWS < rows)
+        s->pauses = 2 * s->pauses + 1;
+    few_stream_block(s, job, task);
+    const int64_t ahead = (int64_t)few_run_lines(k, dims, task->heads) * (step / few_run_tokens(k, dims, task->heads));
+    few_budget(s, job, task, ahead > FEW_LEAST_AHEAD ? ahead : FEW_LEAST_AHEAD);
+    few_budget(s, job, task, 0);
+}
+
+/* Where a token's rows are fewer lines than a kernel takes at once: what one of n calls may ask for, before it. */
+static void few_pull_short(struct few_stream *s, int n)
+{
+    if (s->run >= SQUARE_LINES) return;
+    for (int left = s->budget / n; left > 0; left--)
+        few_pull(s, 1);
+}
+
+/* n lines that a transposition will ask for between its lanes, SQUARE_LINES at most. */
+static ALWAYS_INLINE const char *few_take(struct few_stream *s, const int n)
+{
+    __asm__("" : "+m"(*s));
+    const char *taken = s->idle;
+    if (s->budget >= n && s->run >= SQUARE_LINES) {
+        taken = s->p;
+        s->budget -= n;
+        s->p += n * LINE_BYTES;
+        s->left -= n;
+        if (__builtin_expect(s->left <= 0, 0)) few_turn(s);
+    }
+    return taken;
+}
+
+/* Behind lane u of n: its share of the lines. */
+static ALWAYS_INLINE void few_ask_share(const char *taken, const int lines, const int u, const int n)
+{
+    UNROLL
+    for (int i = lines * u / n; i < lines * (u + 1) / n; i++)
+        FEW_ASK(taken + i * LINE_BYTES);
+}
+
+#endif
