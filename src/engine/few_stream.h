@@ -220,22 +220,28 @@ static void few_budget(struct few_stream *s, const struct tril_job *job, const s
     s->owed = s->over ? 0 : lines - s->budget;
 }
 
+/* Panels in a cache, and the values beside them, the processor finds by itself. Of more bytes than these some may be
+ * elsewhere, which a look at a few keys does not tell: then values are asked for all the same. */
+#define FEW_FOUND_BYTES ((int64_t)12 << 20)
+
 /* Lines that a transposition in registers takes: V_LANES keys x V_LANES floats or pairs of halves. Bytes take less. */
 #define SQUARE_LINES (V_LANES * V_LANES * (int)sizeof(float) / LINE_BYTES)
 
 /* idle: SQUARE_LINES lines that will be in the cache. */
 static void few_open(struct few_stream *s, const struct tril_job *job, const struct tril_task *task, const float *idle)
 {
-    const tril_tensor *k = &job->call->k;
+    const tril_tensor *k = &job->call->k, *v = &job->call->v;
     const int dims = job->call->qk_dim, rows = few_rows_of(job, task), step = few_step(k, dims, rows);
-    const enum source source =
-        k->dtype == TRIL_F32 || job->call->v.dtype == TRIL_F32 ? source_of(job, task) : SOURCE_UNKNOWN;
+    const bool panels = k->layout == TRIL_PANELS, matters = panels || k->dtype == TRIL_F32 || v->dtype == TRIL_F32;
+    const enum source source = matters ? source_of(job, task) : SOURCE_UNKNOWN;
     *s = (struct few_stream){.first = task->first};
-    s->far = source >= SOURCE_BOTH && job->call->v.dtype == TRIL_F32 && rows <= FEW_FAR_ROWS;
-    s->singly =
-        s->far && source == SOURCE_MEMORY && k->dtype == TRIL_F32 && k->layout == TRIL_ROWS && rows <= FEW_SINGLE_ROWS;
-    s->dry = source == SOURCE_CACHE && k->dtype == TRIL_F32 && k->layout == TRIL_PANELS;
+    s->far = source >= SOURCE_BOTH && v->dtype == TRIL_F32 && rows <= FEW_FAR_ROWS;
+    s->singly = s->far && source == SOURCE_MEMORY && k->dtype == TRIL_F32 && !panels && rows <= FEW_SINGLE_ROWS;
+    s->dry = source == SOURCE_CACHE && panels;
+    const int64_t row = tril_row_bytes(k->dtype, dims) + tril_row_bytes(v->dtype, job->call->v_dim);
+    s->over = s->dry && (task->keys - task->first) * task->heads * row < FEW_FOUND_BYTES;
     s->idle = (const char *)idle;
+    if (s->over) return;
     while ((int)(s->pauses + 1) * TILE_ROWS < rows)
         s->pauses = 2 * s->pauses + 1;
     few_stream_block(s, job, task);
