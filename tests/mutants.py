@@ -303,6 +303,33 @@ SCALAR = [
     ('pages_of_first_sequence', 'kernels.h', 'job->pages[task->pages + ', 'job->pages['),
 ]
 
+# The engine's again, made with a second tier whose vectors are whole panels: what only that one has.
+WIDE_TIER = {'avx2': ('avx512', 'x86/avx512.c')}
+WIDE = [
+    ('wide_control', 'engine/attend.h', '', ''),
+    ('wide_transpose', 'x86/vec_avx512.h', 'r[i + 12] = _mm512_shuffle_f32x4(b, d, 0xdd);',
+     'r[i + 12] = _mm512_shuffle_f32x4(b, d, 0x88);'),
+    ('wide_words', 'x86/vec_avx512.h', 'v_words_of(p + 3 * stride, stride);', 'v_words_of(p + 2 * stride, stride);'),
+    ('wide_second_half', 'x86/vec_avx512.h', '_mm512_extracti64x4_epi64(h, 1)', '_mm512_extracti64x4_epi64(h, 0)'),
+    # keys in two vectors side by side
+    ('half_lines_of_rows', 'x86/vec_avx512.h', 'r[4 + c] = _mm512_shuffle_f32x4(x[c], y[c], 0xdd);',
+     'r[4 + c] = _mm512_shuffle_f32x4(x[c], y[c], 0x88);'),
+    ('half_lines_of_one_side', 'engine/few_stored.h', 'v_half_lines(k[i].data + at, k[i].stride, t[i])',
+     'v_half_lines(k[0].data + at, k[0].stride, t[i])'),
+    ('second_of_pair', 'engine/few_stored.h', 'keys[1][i] = h[1];', 'keys[1][i] = h[i == 0];'),
+    ('two_sides_past_the_end', 'engine/few.h', 'n - done >= FEW_SIDES * V_LANES ? most_sides : 1', 'most_sides'),
+    ('two_panels_past_the_end', 'engine/few.h', 'n - done >= FEW_PANELS * PANEL ? FEW_PANELS : 1', 'FEW_PANELS'),
+    # kernels of more rows
+    ('rows_of_halves', 'engine/few_stored.h', 'few_typed_dots(type, FEW_HALF_ROWS, rows, 1,',
+     'few_typed_dots(type, FEW_HALF_ROWS, rows - (rows == 7), 1,'),
+    ('rows_of_most_dots', 'engine/few_dots.h', 'DOTS(few_dots_4, false, FEW_DOTS_ROWS)',
+     'DOTS(few_dots_4, false, FEW_DOTS_ROWS - 1)'),
+    # two rows' last columns in one vector
+    ('half_columns', 'engine/tile.h', 'o += vecs * V_LANES;', 'o += (vecs - (vecs > 2)) * V_LANES;'),
+    ('half_of_missing_row', 'engine/tile.h', 'pair_fold(2 * i >= first,', 'pair_fold(true,'),
+    ('half_of_upper_row', 'x86/vec_avx512.h', 'mask3_fmadd_ps(a, b, c, 0xff00)', 'mask3_fmadd_ps(a, b, c, 0xfe00)'),
+]
+
 # The rest of the library, with the scalar tier: how a call is cut up, shared, folded, merged.
 LIBRARY = [
     ('library_control', 'tril.c', '', ''),
@@ -373,6 +400,7 @@ PUBLIC = ['tril_workspace', 'tril_attend', 'tril_weights', 'tril_attend_team', '
 KINDS = {
     'engine': ('#define TIER_BF16 0\n', 'TRIL_MATH_BF16'),
     'pairs': ('#define TIER_F32 0\n', 'TRIL_MATH_F32'),
+    'wide': ('#define TIER_BF16 0\n', None),
     'scalar': ('', None),
     'library': ('', None),
 }
@@ -424,6 +452,8 @@ def mutants(tier):
     if tier:
         found += [('engine', m) for m in ENGINE + VECTOR.get(tier, [])]
         found += [('pairs', m) for m in PAIRS + VECTOR_PAIRS.get(tier, [])]
+    if tier in WIDE_TIER:
+        found += [('wide', m) for m in WIDE]
     return found
 
 
@@ -453,7 +483,22 @@ def flatten(src, path, mutant, seen):
     return re.sub(r'^#include "([^"]+)"$', include, text, flags=re.M)
 
 
+def needs(kind, tier):
+    """The feature of the machine that it takes."""
+    return '0' if of_scalar(kind) else 'TRIL_CPU_' + (WIDE_TIER[tier][0] if kind == 'wide' else tier).upper()
+
+
 mutant_made = set()
+
+
+def rename_tables(text, name):
+    """The one table of a tier that makes several of them by a macro."""
+    tables = re.findall(r'^[A-Z0-9]+\((?:\w+), TRIL_MATH_\w+, (?:\w+)\)\n', text, flags=re.M)
+    if not tables:
+        raise LookupError('%s: no tables made by a macro' % name)
+    for table in tables[1:]:
+        text = text.replace(table, '')
+    return text.replace(tables[0], re.sub(r'\(\w+', '(' + name, tables[0]))
 
 
 def rename_table(text, tier, symbol, name, other_mode):
@@ -472,7 +517,8 @@ def make(src, tier, source, outdir):
         before, other_mode = KINDS[kind]
         try:
             seen, names = set(), []
-            text = before + flatten(src, 'scalar.c' if of_scalar(kind) else source, mutant, seen)
+            path = 'scalar.c' if of_scalar(kind) else WIDE_TIER[tier][1] if kind == 'wide' else source
+            text = before + flatten(src, path, mutant, seen)
             if kind == 'library':
                 for path in LIBRARY_SOURCES:
                     text += flatten(src, path, mutant, seen)
@@ -480,7 +526,10 @@ def make(src, tier, source, outdir):
                 libraries.append(mutant[0])
             if mutant[0] not in mutant_made:
                 raise LookupError('%s: src/%s is not part of the tier' % (mutant[0], mutant[1]))
-            text = rename_table(text, 'scalar' if of_scalar(kind) else tier, symbol, mutant[0], other_mode)
+            if kind == 'wide':
+                text = rename_tables(text, mutant[0])
+            else:
+                text = rename_table(text, 'scalar' if of_scalar(kind) else tier, symbol, mutant[0], other_mode)
             text = ''.join('#define %s %s_%s\n' % (name, name, mutant[0]) for name in names) + text
         except LookupError as error:
             reason = str(error).replace('\\', '\\\\').replace('"', '\\"').replace('\n', ' ')
@@ -492,8 +541,7 @@ def make(src, tier, source, outdir):
     text = '#include "table.h"\n\n'
     text += ''.join('extern const struct tril_kernels %s;\n' % symbol for symbol, _, _ in table)
     text += '\nconst struct tril_tier tril_tiers[] = {\n    {&tril_kernels_scalar, 0},\n'
-    text += ''.join('    {&%s, %s},\n' % (symbol, '0' if of_scalar(kind) else 'TRIL_CPU_' + tier.upper())
-                    for symbol, kind, _ in table)
+    text += ''.join('    {&%s, %s},\n' % (symbol, needs(kind, tier)) for symbol, kind, _ in table)
     text += '};\nconst int tril_tier_count = %d;\n\n' % (len(table) + 1)
     text += 'const char *const mutant_stale[] = {\n    "",\n'
     text += ''.join('    "%s",\n' % reason for _, _, reason in table) + '};\n'
@@ -521,6 +569,6 @@ def write(path, text):
 
 if sys.argv[1] == 'list':
     for kind, mutant in mutants(sys.argv[2]):
-        print('scalar' if of_scalar(kind) else 'engine', mutant[0])
+        print('scalar' if of_scalar(kind) else 'wide' if kind == 'wide' else 'engine', mutant[0])
 else:
     make(*sys.argv[2:])

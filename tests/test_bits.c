@@ -42,11 +42,11 @@ static bool one_problem(struct problem *p, struct rng *rng, const char *more, co
 }
 
 /* Head sizes: each one, and the pairs where values have another size. */
-static const int dims[][2] = {{1, 1},     {2, 3},     {3, 2},     {4, 4},     {5, 5},     {7, 7},     {8, 8},
-                              {9, 9},     {15, 15},   {16, 16},   {17, 17},   {31, 33},   {32, 32},   {33, 31},
-                              {40, 40},   {47, 49},   {48, 48},   {63, 63},   {64, 64},   {65, 65},   {72, 72},
-                              {80, 80},   {96, 96},   {112, 112}, {127, 129}, {128, 128}, {160, 160}, {192, 128},
-                              {255, 257}, {256, 256}, {320, 256}, {512, 512}, {575, 511}, {576, 512}, {576, 576}};
+static const int dims[][2] = {
+    {1, 1},     {2, 3},     {3, 2},     {4, 4},     {5, 5},     {7, 7},     {8, 8},     {9, 9},     {15, 15},
+    {16, 16},   {17, 17},   {31, 33},   {32, 32},   {33, 31},   {40, 40},   {47, 49},   {48, 48},   {56, 56},
+    {63, 63},   {64, 64},   {65, 65},   {72, 72},   {80, 80},   {96, 96},   {112, 112}, {127, 129}, {128, 128},
+    {160, 160}, {192, 128}, {255, 257}, {256, 256}, {320, 256}, {512, 512}, {575, 511}, {576, 512}, {576, 576}};
 
 /* Around the lanes, the panels and the blocks. */
 static const int lengths[] = {1,   2,   3,   5,   8,   15,  16,  17,   31,   33,  255,
@@ -77,6 +77,7 @@ static bool head_sizes(const struct tiers *tiers)
             int64_t n = lengths[index % COUNT(lengths)];
             const int group = rng_of(&rng, groups);
             if (kind >= PROMPT && n * n * (dims[d][0] + dims[d][1]) * group > 4000000) n = n % 30 + 1;
+            if (kind >= PROMPT && n * group <= 48) n += 48 / group + 1; /* not the way of few rows */
             struct problem *p = problem_new(group, 1, dims[d][0], dims[d][1]);
             problem_seq(p, 0, queries_of((enum queries)kind, n, &rng), 0, n);
             problem_fill(p, &rng, NORMAL);
