@@ -90,7 +90,7 @@ std::vector<tril_seq> one_sequence(const Shape &s)
 } // namespace
 
 Memory::Memory(int64_t bytes)
-    : bytes_(bytes), data_(static_cast<char *>(std::aligned_alloc(64, size_t(bytes + 511) / 512 * 512)))
+    : bytes_(bytes), data_(static_cast<char *>(std::aligned_alloc(4096, size_t(bytes + 4095) / 4096 * 4096)))
 {
     if (!data_) std::abort();
     std::memset(data_.get(), 0, size_t(bytes));
