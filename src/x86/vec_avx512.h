@@ -122,6 +122,17 @@ static ALWAYS_INLINE void v_halves_bf16(vf x, vf r[2])
     r[1] = _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32((int)0xffff0000)));
 }
 
+/* Transposes the words of x, y, z, w, four by four. */
+static ALWAYS_INLINE void v_turn4(__m512i x, __m512i y, __m512i z, __m512i w, vf r[4])
+{
+    const __m512i a = _mm512_unpacklo_epi32(x, y), b = _mm512_unpackhi_epi32(x, y);
+    const __m512i c = _mm512_unpacklo_epi32(z, w), d = _mm512_unpackhi_epi32(z, w);
+    r[0] = _mm512_castsi512_ps(_mm512_unpacklo_epi64(a, c));
+    r[1] = _mm512_castsi512_ps(_mm512_unpackhi_epi64(a, c));
+    r[2] = _mm512_castsi512_ps(_mm512_unpacklo_epi64(b, d));
+    r[3] = _mm512_castsi512_ps(_mm512_unpackhi_epi64(b, d));
+}
+
 /* Rows i, 4 + i, 8 + i, 12 + i side by side, so that the lanes come out in order. */
 static ALWAYS_INLINE __m512i v_words_of(const char *p, int64_t stride)
 {
@@ -137,12 +148,7 @@ static ALWAYS_INLINE void v_words(const char *p, int64_t stride, vf r[4])
 {
     const __m512i x = v_words_of(p, stride), y = v_words_of(p + stride, stride);
     const __m512i z = v_words_of(p + 2 * stride, stride), w = v_words_of(p + 3 * stride, stride);
-    const __m512i a = _mm512_unpacklo_epi32(x, y), b = _mm512_unpackhi_epi32(x, y);
-    const __m512i c = _mm512_unpacklo_epi32(z, w), d = _mm512_unpackhi_epi32(z, w);
-    r[0] = _mm512_castsi512_ps(_mm512_unpacklo_epi64(a, c));
-    r[1] = _mm512_castsi512_ps(_mm512_unpackhi_epi64(a, c));
-    r[2] = _mm512_castsi512_ps(_mm512_unpacklo_epi64(b, d));
-    r[3] = _mm512_castsi512_ps(_mm512_unpackhi_epi64(b, d));
+    v_turn4(x, y, z, w, r);
 }
 
 /* Rows i, 4 + i side by side. */
@@ -157,12 +163,7 @@ static ALWAYS_INLINE void v_half_lines_of8(const char *p, int64_t stride, vf r[4
 {
     const __m512i x = v_half_lines_of(p, stride), y = v_half_lines_of(p + stride, stride);
     const __m512i z = v_half_lines_of(p + 2 * stride, stride), w = v_half_lines_of(p + 3 * stride, stride);
-    const __m512i a = _mm512_unpacklo_epi32(x, y), b = _mm512_unpackhi_epi32(x, y);
-    const __m512i c = _mm512_unpacklo_epi32(z, w), d = _mm512_unpackhi_epi32(z, w);
-    r[0] = _mm512_castsi512_ps(_mm512_unpacklo_epi64(a, c));
-    r[1] = _mm512_castsi512_ps(_mm512_unpackhi_epi64(a, c));
-    r[2] = _mm512_castsi512_ps(_mm512_unpacklo_epi64(b, d));
-    r[3] = _mm512_castsi512_ps(_mm512_unpackhi_epi64(b, d));
+    v_turn4(x, y, z, w, r);
 }
 
 static ALWAYS_INLINE void v_half_lines(const char *p, int64_t stride, vf r[8])
