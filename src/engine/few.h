@@ -36,7 +36,7 @@ static void few_begin(const struct tril_job *job, const struct tril_task *task,
     }
 }
 
-/* The same for as many of n keys as fill panels; how many those are. */
+/* few_keys() of stored panels, as many of them as the n keys fill; how many keys those are. */
 static int few_panel_keys(const struct tril_job *job, const struct tril_task *task, int64_t key, int n, int64_t head,
                           const float *q, float *s, struct few_stream *stream)
 {
