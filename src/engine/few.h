@@ -102,7 +102,7 @@ static void few_keys(const struct tril_job *job, const struct tril_task *task, i
 static void few_scores(const struct tril_job *job, const struct tril_task *task, int64_t first, float *ws,
                        struct few_stream *stream)
 {
-    const int step = few_step(&job->call->k, job->call->qk_dim, few_rows_of(job, task));
+    const int step = stream->key_step;
     struct stretch part[2];
     const int parts = block_stretches(task, first, few_keys_of(task, first), part);
     COUNT_BLOCKS(parts > 0 ? task->heads : 0);
@@ -197,7 +197,7 @@ static void few_values(const struct tril_job *job, const struct tril_task *task,
                        int64_t first, const int *row_end, float *ws, struct few_stream *stream)
 {
     const tril_tensor *x = &job->call->v;
-    const int rows = few_rows_of(job, task), step = few_step(x, job->call->v_dim, rows);
+    const int rows = few_rows_of(job, task), step = stream->value_step;
     const bool typed = few_is_typed(x, job->call->v_dim, rows);
     struct few_stream none = {.budget = 0};
     bool edge = false;

@@ -13,21 +13,7 @@
             kernel(type, FEW_TYPED_ROWS, rows, __VA_ARGS__);                                                           \
     } while (0)
 
-/* How many vectors of keys a kernel takes side by side: few rows are few chains, and a core with two fma units needs
- * eight. Two of halves have registers for half a line of each key, and come back for the other. */
-#define FEW_SIDES (V_LANES == PANEL ? 2 : 1)
 typedef vf few_acc[MAX_ROWS][FEW_SIDES];
-
-/* Keys a multiple of this apart share so few sets of the first-level cache that no line of theirs is there when it is
- * come back to. */
-#define FEW_CROWDED_STRIDE 2048
-
-static int few_sides(const tril_tensor *x, int rows)
-{
-    if (x->dtype == TRIL_F32) return 1;
-    if (!few_is_half(x->dtype)) return FEW_SIDES;
-    return rows <= (x->token_stride % FEW_CROWDED_STRIDE == 0 ? 2 : FEW_TYPED_ROWS) ? FEW_SIDES : 1;
-}
 
 /* One value of the rows' queries, times a vector of keys on each side. at: of each row, from q. */
 static ALWAYS_INLINE void few_typed_lane(const int sides, const int rows, const float *q, const size_t at[MAX_ROWS],
@@ -223,8 +209,7 @@ static ALWAYS_INLINE size_t few_twice(const int r, const int rows, const int rea
     return (size_t)(r == rows - 1 ? real - 1 : r);
 }
 
-/* Panels that a kernel takes side by side, and the vectors in them: eight chains for four rows, or more. */
-#define FEW_PANELS     (V_LANES == PANEL ? 2 : 1)
+/* The vectors of a kernel's panels: eight chains for four rows, or more. */
 #define FEW_PANEL_VECS (FEW_PANELS * PANEL / V_LANES)
 _Static_assert(FEW_PANEL_VECS == 2 || FEW_PANEL_VECS == 4, "the chains are spelled out");
 

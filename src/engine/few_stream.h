@@ -63,10 +63,35 @@ static bool few_in_panels(const tril_tensor *x, int rows)
     return x->dtype != TRIL_F32 && x->layout == TRIL_PANELS && rows <= few_typed_most(x);
 }
 
+/* How many vectors of stored keys a kernel takes side by side: few rows are few chains, and a core with two fma units
+ * needs eight. Two of halves have registers for half a line of each key, and come back for the other. */
+#define FEW_SIDES (V_LANES == PANEL ? 2 : 1)
+
+/* Keys a multiple of this apart share so few sets of the first-level cache that no line of theirs is there when it is
+ * come back to. */
+#define FEW_CROWDED_STRIDE 2048
+
+static int few_sides(const tril_tensor *x, int rows)
+{
+    if (x->dtype == TRIL_F32) return 1;
+    if (!few_is_half(x->dtype)) return FEW_SIDES;
+    return rows <= (x->token_stride % FEW_CROWDED_STRIDE == 0 ? 2 : FEW_TYPED_ROWS) ? FEW_SIDES : 1;
+}
+
+/* How many panels. */
+#define FEW_PANELS (V_LANES == PANEL ? 2 : 1)
+
 /* See FEW_STEP; narrow rows reach less far. */
 static int few_step(const tril_tensor *x, int dims, int rows)
 {
     return few_is_typed(x, dims, rows) || few_in_panels(x, rows) ? FEW_TYPED_STEP : FEW_STEP;
+}
+
+/* Keys that a kernel takes at once. */
+static int few_at_once(const tril_tensor *k, int dims, int rows)
+{
+    if (few_in_panels(k, rows)) return FEW_PANELS * PANEL;
+    return few_is_typed(k, dims, rows) ? few_sides(k, rows) * V_LANES : PANEL;
 }
 
 static int few_keys_of(const struct tril_task *task, int64_t first)
@@ -86,6 +111,7 @@ struct few_stream {
     int64_t block_left; /* lines of this block's keys, or of its values, behind the budget */
     int64_t first;      /* the block's first key */
     bool values, over;
+    int key_step, value_step; /* keys of one head, and values, before the next head's turn */
     /* Keys of f32: each line is asked for when the count of the one before is stored, three for every four that are
      * read, the rest behind the arithmetic and slower yet. Memory drops requests that come faster. */
     bool singly;
@@ -227,14 +253,34 @@ static void few_budget(struct few_stream *s, const struct tril_job *job, const s
 /* Lines that a transposition in registers takes: V_LANES keys x V_LANES floats or pairs of halves. Bytes take less. */
 #define SQUARE_LINES (V_LANES * V_LANES * (int)sizeof(float) / LINE_BYTES)
 
+/* Whether a step should be one page if pages come from memory: to take one head through several of them before the
+ * others have had their turn in the first costs a fifth of the memory's speed, whatever is asked for. Bytes are bound
+ * by their arithmetic. */
+static bool few_by_page(const struct tril_job *job)
+{
+    const tril_dtype type = job->call->v.dtype;
+    return job->call->block_tokens > 0 && (type == TRIL_F32 || few_is_half(type));
+}
+
+static void few_step_by_page(struct few_stream *s, int page, int at_once)
+{
+    const int keys = page < at_once ? at_once : page;
+    if (keys < s->key_step) s->key_step = keys;
+    if (page < s->value_step) s->value_step = page;
+}
+
 /* idle: SQUARE_LINES lines that will be in the cache. */
 static void few_open(struct few_stream *s, const struct tril_job *job, const struct tril_task *task, const float *idle)
 {
     const tril_tensor *k = &job->call->k, *v = &job->call->v;
-    const int dims = job->call->qk_dim, rows = few_rows_of(job, task), step = few_step(k, dims, rows);
-    const bool panels = k->layout == TRIL_PANELS, matters = panels || k->dtype == TRIL_F32 || v->dtype == TRIL_F32;
+    const int dims = job->call->qk_dim, rows = few_rows_of(job, task);
+    const bool panels = k->layout == TRIL_PANELS, by_page = few_by_page(job);
+    const bool matters = panels || by_page || k->dtype == TRIL_F32 || v->dtype == TRIL_F32;
     const enum source source = matters ? source_of(job, task) : SOURCE_UNKNOWN;
     *s = (struct few_stream){.first = task->first};
+    s->key_step = few_step(k, dims, rows);
+    s->value_step = few_step(v, job->call->v_dim, rows);
+    if (by_page && source >= SOURCE_BOTH) few_step_by_page(s, (int)job->call->block_tokens, few_at_once(k, dims, rows));
     s->far = source >= SOURCE_BOTH && v->dtype == TRIL_F32 && rows <= FEW_FAR_ROWS;
     s->singly = s->far && source == SOURCE_MEMORY && k->dtype == TRIL_F32 && !panels && rows <= FEW_SINGLE_ROWS;
     s->dry = source == SOURCE_CACHE && panels;
@@ -245,7 +291,8 @@ static void few_open(struct few_stream *s, const struct tril_job *job, const str
     while ((int)(s->pauses + 1) * TILE_ROWS < rows)
         s->pauses = 2 * s->pauses + 1;
     few_stream_block(s, job, task);
-    const int64_t ahead = (int64_t)few_run_lines(k, dims, task->heads) * (step / few_run_tokens(k, dims, task->heads));
+    const int64_t ahead =
+        (int64_t)few_run_lines(k, dims, task->heads) * (s->key_step / few_run_tokens(k, dims, task->heads));
     few_budget(s, job, task, ahead > FEW_LEAST_AHEAD ? ahead : FEW_LEAST_AHEAD);
     few_budget(s, job, task, 0);
 }
