@@ -87,6 +87,12 @@ static int few_step(const tril_tensor *x, int dims, int rows)
     return few_is_typed(x, dims, rows) || few_in_panels(x, rows) ? FEW_TYPED_STEP : FEW_STEP;
 }
 
+/* Whether values go into the chains from where they lie: there is no place for more than FEW_STEP of others. */
+static bool few_reads_values(const tril_tensor *v, int dims, int rows)
+{
+    return v->dtype == TRIL_F32 ? dims % V_LANES == 0 : few_is_typed(v, dims, rows);
+}
+
 /* Keys that a kernel takes at once. */
 static int few_at_once(const tril_tensor *k, int dims, int rows)
 {
@@ -246,8 +252,9 @@ static void few_budget(struct few_stream *s, const struct tril_job *job, const s
     s->owed = s->over ? 0 : lines - s->budget;
 }
 
-/* Panels in a cache, and the values beside them, the processor finds by itself. Of more bytes than these some may be
- * elsewhere, which a look at a few keys does not tell: then values are asked for all the same. */
+/* What is in a cache the processor finds by itself, and longer steps spare the values' chains loads and stores. Of more
+ * bytes than these some may be elsewhere, which a look at a few keys does not tell: then they are asked for all the
+ * same, but for keys in panels. */
 #define FEW_FOUND_BYTES ((int64_t)12 << 20)
 
 /* Lines that a transposition in registers takes: V_LANES keys x V_LANES floats or pairs of halves. Bytes take less. */
@@ -274,20 +281,23 @@ static void few_open(struct few_stream *s, const struct tril_job *job, const str
 {
     const tril_tensor *k = &job->call->k, *v = &job->call->v;
     const int dims = job->call->qk_dim, rows = few_rows_of(job, task);
-    const bool panels = k->layout == TRIL_PANELS, by_page = few_by_page(job);
-    const bool matters = panels || by_page || k->dtype == TRIL_F32 || v->dtype == TRIL_F32;
-    const enum source source = matters ? source_of(job, task) : SOURCE_UNKNOWN;
+    const bool panels = k->layout == TRIL_PANELS;
+    const enum source source = source_of(job, task);
     *s = (struct few_stream){.first = task->first};
     s->key_step = few_step(k, dims, rows);
     s->value_step = few_step(v, job->call->v_dim, rows);
-    if (by_page && source >= SOURCE_BOTH) few_step_by_page(s, (int)job->call->block_tokens, few_at_once(k, dims, rows));
+    if (source >= SOURCE_BOTH && few_by_page(job))
+        few_step_by_page(s, (int)job->call->block_tokens, few_at_once(k, dims, rows));
     s->far = source >= SOURCE_BOTH && v->dtype == TRIL_F32 && rows <= FEW_FAR_ROWS;
     s->singly = s->far && source == SOURCE_MEMORY && k->dtype == TRIL_F32 && !panels && rows <= FEW_SINGLE_ROWS;
     s->dry = source == SOURCE_CACHE && panels;
-    const int64_t row = tril_row_bytes(k->dtype, dims) + tril_row_bytes(v->dtype, job->call->v_dim);
-    s->over = s->dry && (task->keys - task->first) * task->heads * row < FEW_FOUND_BYTES;
     s->idle = (const char *)idle;
-    if (s->over) return;
+    const int64_t row = tril_row_bytes(k->dtype, dims) + tril_row_bytes(v->dtype, job->call->v_dim);
+    if (source == SOURCE_CACHE && (task->keys - task->first) * task->heads * row < FEW_FOUND_BYTES) {
+        s->over = true;
+        if (few_reads_values(v, job->call->v_dim, rows)) s->value_step = TRIL_KEY_BLOCK;
+        return;
+    }
     while ((int)(s->pauses + 1) * TILE_ROWS < rows)
         s->pauses = 2 * s->pauses + 1;
     few_stream_block(s, job, task);
