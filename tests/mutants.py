@@ -63,7 +63,7 @@ ENGINE = [
      'tril_rows_at(job, task, k, first + key - task->seq->kv_first, head)'),
     ('value_head', 'engine/pack.h', 'rows_from(job, task, v, first + key, task->head)',
      'tril_rows_at(job, task, v, first + key, 0)'),
-    ('statistics_forgotten', 'engine/attend.h', 'tril_store_statistics(&to, max, sum);', ';'),
+    ('statistics_forgotten', 'engine/attend.h', 'tril_store_statistics(to, max, sum);', ';'),
     # special values
     ('nan_in_max', 'engine/softmax.h', 'const vf base = v_ninf_to_zero(v_set1(max));', 'const vf base = v_set1(max);'),
     ('nan_dropped_by_exp2', 'engine/exp2.h', 'n[u] = v_rint(x[u]);',

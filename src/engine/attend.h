@@ -17,19 +17,26 @@
 #include "few.h"
 #endif
 
-/* O of the row, or of the one block that begins at `key`, to where the caller or the fold of a split unit wants it.
- * Under a tree a row may have seen nothing at all: the caller has said so already. */
-static void attend_close(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
-                         int64_t key, float *o, float max, float sum)
+/* O of the row to where the caller or the fold of a split unit wants it. Under a tree a row may have seen nothing at
+ * all: the caller has said so already. */
+static void attend_close_to(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
+                            const struct tril_place *to, float *o, float max, float sum)
 {
-    const struct tril_place to = tril_place_of(job, task, row, key);
     if (job->call->tree != NULL && !tril_row_sees_any(job, task, row, task->first, task->keys)) return;
     if (tril_takes_sink(job, task)) {
         const struct tril_state sink = tril_sink_of(job, row);
         fold_states(o, job->call->v_dim, &max, &sum, &sink, 1);
     }
-    store_row(to.o, to.type, o, job->call->v_dim, tril_divides(job, task) ? sum : 1.0f);
-    tril_store_statistics(&to, max, sum);
+    store_row(to->o, to->type, o, job->call->v_dim, tril_divides(job, task) ? sum : 1.0f);
+    tril_store_statistics(to, max, sum);
+}
+
+/* The same, of all blocks or of the one that begins at `key`. */
+static NOINLINE void attend_close(const struct tril_job *job, const struct tril_task *task,
+                                  const struct tril_task_row *row, int64_t key, float *o, float max, float sum)
+{
+    const struct tril_place to = tril_place_of(job, task, row, key);
+    attend_close_to(job, task, row, &to, o, max, sum);
 }
 
 /* What a block is folded onto. */
@@ -97,6 +104,7 @@ static void attend_rows(const struct tril_job *job, const struct tril_task *task
     struct tril_task_row row[TILE_ROWS];
     size_t end[TILE_ROWS] = {0};
     float max[TILE_ROWS], sum[TILE_ROWS], old[TILE_ROWS], fresh[TILE_ROWS];
+    struct tril_place place[TILE_ROWS] = {{0}};
 
     rows_at(job, task, r, n, row);
     block_ends(block, row, n, end);
@@ -108,14 +116,13 @@ static void attend_rows(const struct tril_job *job, const struct tril_task *task
         attend_edge(job, task, block, row, values, r, n, ws);
         return;
     }
-    for (int i = 0; i < n; i++) {
-        if (alone || block_is_last(task, block, &row[i]))
-            ask_to_write(tril_place_of(job, task, &row[i], block->first).o,
-                         tril_row_bytes(call->out.dtype, call->v_dim));
-    }
     block_logits(job, task, block, row, r, n, end, ws, s, max);
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
         sum[i] = softmax_exp(true, s + i * TRIL_SCORE_ROW, (int)end[i], max[i]);
+        if (!alone && !block_is_last(task, block, &row[i])) continue;
+        place[i] = tril_place_of(job, task, &row[i], block->first);
+        ask_to_read(place[i].o, tril_row_bytes(call->out.dtype, call->v_dim));
+    }
     for (int i = 0; i < n && in_pairs(job); i++)
         pair_weights(s + i * TRIL_SCORE_ROW, (int)end[i]);
     if (alone) {
@@ -131,7 +138,7 @@ static void attend_rows(const struct tril_job *job, const struct tril_task *task
     block_fold(job, n, ws, end, values, o, old, fresh);
     for (int i = 0; i < n; i++) {
         if (alone || block_is_last(task, block, &row[i]))
-            attend_close(job, task, &row[i], block->first, o + i * plan->v_row, row_max[i], row_sum[i]);
+            attend_close_to(job, task, &row[i], &place[i], o + i * plan->v_row, row_max[i], row_sum[i]);
     }
 }
 

@@ -14,7 +14,7 @@
 static ALWAYS_INLINE void ask_to_read(const char *p, int64_t bytes)
 {
     for (int64_t i = 0; i < bytes; i += LINE_BYTES)
-        __builtin_prefetch(p + i, 0, 2);
+        __builtin_prefetch(p + i, 0, 3);
 }
 
 static ALWAYS_INLINE void ask_to_write(const void *p, int64_t bytes)
@@ -52,7 +52,11 @@ static ALWAYS_INLINE void rows_at(const struct tril_job *job, const struct tril_
 static void pack_query(const struct tril_job *job, const struct tril_task_row *row, float *to)
 {
     const tril_tensor *q = &job->call->q;
-    convert_row(to, TRIL_F32, NULL, tril_row(q, row->token, row->head), q->dtype, NULL, job->call->qk_dim);
+    const char *from = tril_row(q, row->token, row->head);
+    if (q->dtype == TRIL_F32)
+        decode_as(TRIL_F32, from, 0.0f, to, job->call->qk_dim);
+    else
+        convert_row(to, TRIL_F32, NULL, from, q->dtype, NULL, job->call->qk_dim);
 }
 
 /* Rows r ... r+n-1 of the task, n <= MAX_ROWS; the next n are asked for. */
