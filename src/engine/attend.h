@@ -159,7 +159,7 @@ static void attend_many(const struct tril_job *job, const struct tril_task *task
             if (begun < r + (size_t)n) {
                 const size_t from = begun < r ? r : begun;
                 begun = r + (size_t)n;
-                block_queries(job, task, from, (int)(begun - from), rows, ws + plan->q);
+                block_queries(job, task, from, (int)(begun - from), rows, from, ws + plan->q);
                 attend_blank(0.0f, ws + plan->o + from * (size_t)plan->v_row, (begun - from) * (size_t)plan->v_row);
             }
             attend_rows(job, task, &block, &values, r, n, ws);

@@ -126,15 +126,15 @@ static struct tile_b block_keys(const struct tril_job *job, const struct tril_ta
     return (struct tile_b){to, PANEL, PANEL * (size_t)pairs_of(dims)};
 }
 
-/* Queries of rows r ... r+n-1 as the tile reads them. */
+/* Queries of rows r ... r+n-1 of the task's `rows`, as the tile reads them, into rows q ... q+n-1 of `to`. */
 static void block_queries(const struct tril_job *job, const struct tril_task *task, size_t r, int n, size_t rows,
-                          float *to)
+                          size_t q, float *to)
 {
-    const int dims = job->call->qk_dim;
-    pack_queries(job, task, r, n, rows, to);
-    for (size_t i = r; in_pairs(job) && i < r + (size_t)n; i++) {
-        pair_query(to + i * (size_t)dims, dims);
-        memmove(to + i * (size_t)pairs_of(dims), to + i * (size_t)dims, (size_t)pairs_of(dims) * sizeof(float));
+    const size_t dims = (size_t)job->call->qk_dim, pairs = (size_t)pairs_of(job->call->qk_dim);
+    pack_queries(job, task, r, n, rows, TILE_BEFORE(to, (r - q) * dims));
+    for (size_t i = q; in_pairs(job) && i < q + (size_t)n; i++) {
+        pair_query(to + i * dims, (int)dims);
+        memmove(to + i * pairs, to + i * dims, pairs * sizeof(float));
     }
 }
 

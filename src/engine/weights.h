@@ -223,10 +223,10 @@ static void weights_keep(const struct tril_job *job, const struct tril_task *tas
         memcpy((float *)(void *)weights_at(job, task, row) + first, t, (size_t)(end - first) * sizeof(float));
 }
 
-/* t of rows r ... r+n-1 of the task against one packed block, and, where `count` asks for them, their running
- * statistics. */
+/* t of rows r ... r+n-1 of the task, with queries from row q on, against one packed block, and, where `count` asks for
+ * them, their running statistics. */
 static void weights_block(const struct tril_job *job, const struct tril_task *task, const struct block *block,
-                          const struct tril_task_row *row, size_t r, int n, bool count, float *ws, float *s)
+                          const struct tril_task_row *row, size_t r, size_t q, int n, bool count, float *ws, float *s)
 {
     size_t end[TILE_ROWS] = {0};
     float max[TILE_ROWS], sum[TILE_ROWS], old[TILE_ROWS], fresh[TILE_ROWS];
@@ -237,11 +237,11 @@ static void weights_block(const struct tril_job *job, const struct tril_task *ta
     if (edge) {
         uint8_t seen[TRIL_KEY_BLOCK];
         any = rows_seeing(job, task, row, n, block->first, block->keys, seen);
-        edge_scores(job, block, r, n, seen, ws, s, TRIL_SCORE_ROW);
+        edge_scores(job, block, q, n, seen, ws, s, TRIL_SCORE_ROW);
         for (int i = 0; i < n; i++)
             max[i] = row_scale_edge(job, task, &row[i], block->first, s + i * TRIL_SCORE_ROW, (int)end[i]);
     } else {
-        block_logits(job, task, block, row, r, n, end, ws, s, max);
+        block_logits(job, task, block, row, q, n, end, ws, s, max);
     }
     if (!count) return;
     for (int i = 0; i < n; i++)
@@ -285,9 +285,11 @@ static void weights_ask(const struct tril_job *job, const struct tril_task *task
     }
 }
 
-/* t of rows r ... r+n-1 of the task against a packed run of blocks that begins at key `first`, and what follows. */
+/* t of rows r ... r+n-1 of the task, whose queries are packed as row q and those behind it, against a packed run of
+ * blocks that begins at key `first`, and what follows. */
 static void weights_rows(const struct tril_job *job, const struct tril_task *task, int64_t first,
-                         const struct tile_b *panels, const struct weights_pass pass, size_t r, int n, float *ws)
+                         const struct tile_b *panels, const struct weights_pass pass, size_t r, size_t q, int n,
+                         float *ws)
 {
     const struct tril_plan *plan = job->plan;
     float *s = ws + plan->s;
@@ -307,7 +309,7 @@ static void weights_rows(const struct tril_job *job, const struct tril_task *tas
         if (from >= to) continue;
         block.panels = panels;
         block.vec = b * TRIL_KEY_BLOCK / V_LANES;
-        weights_block(job, task, &block, row + from, r + from, (int)(to - from), pass.count, ws,
+        weights_block(job, task, &block, row + from, r + from, q + from, (int)(to - from), pass.count, ws,
                       s + from * TRIL_SCORE_ROW + b * TRIL_KEY_BLOCK);
     }
     for (int i = 0; i < n; i++, s += TRIL_SCORE_ROW) {
@@ -343,6 +345,8 @@ static void weights_walk(const struct tril_job *job, const struct tril_task *tas
                          float *ws)
 {
     const size_t rows = (size_t)tril_task_rows(job, task);
+    /* Then queries need no more room than a group of rows has, and leave the caches to keys. */
+    const bool once = pass.count && pass.write && task->keys - task->first <= RUN_KEYS;
     for (int64_t first = task->first; first < task->keys; first += RUN_KEYS) {
         if (first >= task->gap && first < task->gap_end) first = task->gap_end;
         const int64_t left = task->keys - first;
@@ -350,8 +354,9 @@ static void weights_walk(const struct tril_job *job, const struct tril_task *tas
             block_keys(job, task, first, left < RUN_KEYS ? (int)left : RUN_KEYS, ws + job->plan->k);
         for (size_t r = block_at(job, task, first).first_row; r < rows; r += TILE_ROWS) {
             const int n = rows - r < TILE_ROWS ? (int)(rows - r) : TILE_ROWS;
-            if (first == task->first && pass.count) block_queries(job, task, r, n, rows, ws + job->plan->q);
-            weights_rows(job, task, first, &panels, pass, r, n, ws);
+            const size_t q = once ? 0 : r;
+            if (first == task->first && pass.count) block_queries(job, task, r, n, rows, q, ws + job->plan->q);
+            weights_rows(job, task, first, &panels, pass, r, q, n, ws);
         }
     }
 }
