@@ -113,11 +113,12 @@ static void unit_of(const struct tril_plan *plan, const tril_attention *call, co
     unit->queries = plan->whole ? seq->q_len - query : min_of(plan->positions, seq->q_len - query);
     look(call, unit);
     unit->token = seq->kv_first - seq->key_begin;
-    unit->few = unit->queries * plan->group <= plan->few_rows;
+    const int64_t rows = unit->queries * plan->group, keys = unit->unit_keys - unit->unit_first;
+    unit->few = rows <= min_of(plan->few_rows, max_of(TRIL_FEW_ALWAYS, keys / TRIL_FEW_KEYS_A_ROW));
     unit->head = head;
     unit->heads = 1;
     if (unit->few) {
-        const int64_t fit = TRIL_FEW_ROWS_IN_ALL / (unit->queries * plan->group);
+        const int64_t fit = TRIL_FEW_ROWS_IN_ALL / rows;
         const int64_t most = min_of(plan->few_heads, max_of(fit, 1));
         const int64_t even = ceil_div(call->kv_heads, ceil_div(call->kv_heads, most)); /* all units alike */
         unit->heads = min_of(even, call->kv_heads - head);
@@ -267,7 +268,8 @@ static size_t place(size_t *at, int64_t floats)
     return here;
 }
 
-/* One thread's area. Its size depends on the heads and on whether there are any but few-row tasks, nothing else. */
+/* One thread's area. Its size depends on the heads and on whether there are any tasks but of TRIL_FEW_ALWAYS rows,
+ * nothing else. */
 static void lay_out_area(struct tril_plan *plan, const tril_attention *call, const struct tril_blocking *blocking,
                          int64_t task_rows, bool all_few)
 {
@@ -313,7 +315,7 @@ bool tril_plan_make(struct tril_plan *plan, const tril_attention *call, const tr
 
     bool all_few = true;
     for (int64_t i = 0; i < call->n_seqs; i++)
-        all_few = all_few && call->seqs[i].q_len * plan->group <= plan->few_rows;
+        all_few = all_few && call->seqs[i].q_len * plan->group <= min_of(plan->few_rows, TRIL_FEW_ALWAYS);
     lay_out_area(plan, call, blocking, plan->positions * plan->group, all_few);
 
     if (threads > 1) cut_for_team(plan, call, step, threads);

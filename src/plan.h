@@ -10,7 +10,7 @@ struct tril_blocking {
     int lanes;     /* floats in a vector: a packed row is a multiple of it */
     int tile_rows; /* query rows that the register tile takes at once */
     int task_rows; /* query rows of a task: all of them share one packing of a K/V block */
-    int few_rows;  /* up to so many rows of one K/V head go the way of engine/few.h; 0: none */
+    int few_rows;  /* up to so many rows of one K/V head may go the way of engine/few.h, see below; 0: none */
 };
 
 /* tril_weights packs this many blocks of keys at once, so that rows up to that long are computed in the workspace and
@@ -20,11 +20,15 @@ struct tril_blocking {
 #define TRIL_SCORE_ROW  (TRIL_RUN_BLOCKS * TRIL_KEY_BLOCK + 16)
 
 /* A few-row task walks over the K/V heads of a token before it goes on to the next, so that it reads memory in the
- * order in which it lies. It takes at most this many rows in all: 48 of each of eight heads, the most that go this way
- * (tril_blocking.few_rows). */
+ * order in which it lies. It takes at most this many rows in all. */
 #define TRIL_FEW_ROWS_IN_ALL 384
-#define TRIL_FEW_SCORE_ROW   (TRIL_KEY_BLOCK + 16)
-#define TRIL_FEW_STEP        32 /* the most keys that it takes of one head before the next head's turn */
+
+/* Up to so many rows of a K/V head always go that way; more of them, up to tril_blocking.few_rows, where they see at
+ * least so many keys a row, so that it is keys that take the time. */
+#define TRIL_FEW_ALWAYS     12
+#define TRIL_FEW_KEYS_A_ROW 8
+#define TRIL_FEW_SCORE_ROW  (TRIL_KEY_BLOCK + 16)
+#define TRIL_FEW_STEP       32 /* the most keys that it takes of one head before the next head's turn */
 
 /* Packed panels are 16 columns wide on every tier; a packed value row is padded to whole panels. */
 #define TRIL_PANEL 16

@@ -85,7 +85,7 @@ static bool poisoned_future(const struct tiers *tiers)
 }
 
 /* Numbers of rows of one K/V head around what a tile takes at once, and around what a tier takes for few. */
-static const int few[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 15, 16, 17, 23, 24, 25, 47, 48, 49};
+static const int few[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 15, 16, 17, 23, 24, 25, 47, 48, 49, 63, 64, 65};
 
 /* Queries of a chunk: at most `most`, or, every other time, as many as give about such a number of rows. */
 static int64_t chunk_of(const struct problem *p, struct rng *rng, int64_t most)
@@ -142,7 +142,7 @@ static bool token_by_token(const struct tiers *tiers)
 }
 
 /* Every number of query heads per K/V head with chunks of each size of `few`, in queries and in rows, at any place of a
- * prompt that is long enough for a second block of keys; every other time with options. */
+ * cache that is long enough for so many rows to go the way of few; every other time with options. */
 static bool few_rows(const struct tiers *tiers)
 {
     struct rng rng;
@@ -150,7 +150,7 @@ static bool few_rows(const struct tiers *tiers)
         if (!short_table_case_begin(group, 16, 2, &rng)) continue;
         const int kv_heads = group % 3 == 0 ? 2 : 1, dim = 1 + (int)rng_below(&rng, 18);
         struct problem *p = problem_new(group * kv_heads, kv_heads, dim, group % 2 == 0 ? dim : 1 + dim / 2);
-        problem_seq(p, 0, 50 + rng_below(&rng, 10), 0, group % 4 == 0 ? 240 + rng_below(&rng, 80) : 70);
+        problem_seq(p, 0, 66 + rng_below(&rng, 10), 0, group % 4 == 0 ? 540 + rng_below(&rng, 80) : 200);
         problem_fill(p, &rng, NORMAL);
         problem_options_random(p, &rng, group / 2 % 2 == 0 ? CHUNK_OPTIONS & ~PREFIX : 0);
         problem_store_random(p, &rng);

@@ -29,7 +29,7 @@
 #define AVX512(tier, mode, other)                                                                                      \
     const struct tril_kernels tril_kernels_##tier = {                                                                  \
         .name = #tier,                                                                                                 \
-        .blocking = {.lanes = V_LANES, .tile_rows = TILE_ROWS, .task_rows = 768, .few_rows = 48},                      \
+        .blocking = {.lanes = V_LANES, .tile_rows = TILE_ROWS, .task_rows = 768, .few_rows = 64},                      \
         .instead = {[mode] = &tril_kernels_##other},                                                                   \
         .attend = attend_task,                                                                                         \
         .weights = weights_task,                                                                                       \
