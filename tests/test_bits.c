@@ -77,7 +77,7 @@ static bool head_sizes(const struct tiers *tiers)
             int64_t n = lengths[index % COUNT(lengths)];
             const int group = rng_of(&rng, groups);
             if (kind >= PROMPT && n * n * (dims[d][0] + dims[d][1]) * group > 4000000) n = n % 30 + 1;
-            if (kind >= PROMPT && n * group <= 48) n += 48 / group + 1; /* not the way of few rows */
+            if (kind >= PROMPT && n * group <= 12) n += 12 / group + 1; /* not the way of few rows */
             struct problem *p = problem_new(group, 1, dims[d][0], dims[d][1]);
             problem_seq(p, 0, queries_of((enum queries)kind, n, &rng), 0, n);
             problem_fill(p, &rng, NORMAL);
