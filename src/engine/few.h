@@ -2,9 +2,9 @@
  * order in which memory holds them, and asked for ahead.
  *
  *   for each block of 256 keys
- *     for each FEW_STEP keys, for each K/V head:  few_scores   scores of the head's rows, keys across the lanes
- *     for each row:                               few_softmax
- *     for each FEW_STEP keys, for each K/V head:  few_values   goes on with the rows' chains, which lie in block_o
+ *     for each step of keys, for each K/V head:    few_scores   scores of the head's rows, keys across the lanes
+ *     for each row:                                few_softmax
+ *     for each step of values, for each K/V head:  few_values   goes on with the rows' chains, which lie in block_o
  *
  * The kernels are in few_dots.h, few_stored.h and few_values.h; few_stream.h asks for memory. The order of every
  * operation is that of the block path, so the bits are the same. Up to FEW_TURNED_ROWS rows a key is transposed in

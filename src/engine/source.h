@@ -1,7 +1,7 @@
 /* Where a few-row task's keys and values are: what is best from a cache that all cores share is not from memory. Their
  * size does not tell, as a model's other layers pass through the caches between two calls. So some keys are read, one
- * after the other, and the time that it takes is compared with that of multiplications. Only the order and number of
- * requests hang on the outcome, no bit of the result does. */
+ * after the other, and the time that it takes is compared with that of multiplications. Only requests and the length of
+ * steps hang on the outcome, no bit of the result does. */
 #ifndef TRIL_ENGINE_SOURCE_H
 #define TRIL_ENGINE_SOURCE_H
 
