@@ -28,7 +28,7 @@ struct tril_blocking {
 #define TRIL_FEW_ALWAYS     12
 #define TRIL_FEW_KEYS_A_ROW 8
 #define TRIL_FEW_SCORE_ROW  (TRIL_KEY_BLOCK + 16)
-#define TRIL_FEW_STEP       32 /* the most keys that it takes of one head before the next head's turn */
+#define TRIL_FEW_STEP       32 /* the most keys or values of one head that it packs before the next head's turn */
 
 /* Packed panels are 16 columns wide on every tier; a packed value row is padded to whole panels. */
 #define TRIL_PANEL 16

@@ -121,6 +121,7 @@ static void attend_rows(const struct tril_job *job, const struct tril_task *task
         sum[i] = softmax_exp(true, s + i * TRIL_SCORE_ROW, (int)end[i], max[i]);
         if (!alone && !block_is_last(task, block, &row[i])) continue;
         place[i] = tril_place_of(job, task, &row[i], block->first);
+        /* Though it is written: requests to write are slower, and this core is the only one that has the line. */
         ask_to_read(place[i].o, tril_row_bytes(call->out.dtype, call->v_dim));
     }
     for (int i = 0; i < n && in_pairs(job); i++)
