@@ -252,9 +252,8 @@ static void few_budget(struct few_stream *s, const struct tril_job *job, const s
     s->owed = s->over ? 0 : lines - s->budget;
 }
 
-/* What is in a cache the processor finds by itself, and longer steps spare the values' chains loads and stores. Of more
- * bytes than these some may be elsewhere, which a look at a few keys does not tell: then they are asked for all the
- * same, but for keys in panels. */
+/* What is in a cache the processor finds by itself. Of more bytes than these some may be elsewhere, which a look at a
+ * few keys does not tell: then they are asked for all the same, but for keys in panels. */
 #define FEW_FOUND_BYTES ((int64_t)12 << 20)
 
 /* Lines that a transposition in registers takes: V_LANES keys x V_LANES floats or pairs of halves. Bytes take less. */
@@ -276,6 +275,16 @@ static void few_step_by_page(struct few_stream *s, int page, int at_once)
     if (page < s->value_step) s->value_step = page;
 }
 
+/* Longer steps spare the values' chains loads and stores, but heads take turns over so many bytes: from more a
+ * processor has to look up its pages again for each of them. */
+#define FEW_TURN_BYTES ((int64_t)128 << 10)
+
+static void few_step_longer(struct few_stream *s, int64_t token_stride)
+{
+    const int64_t fit = token_stride > 0 ? FEW_TURN_BYTES / token_stride / PANEL * PANEL : 0; /* 0: one key */
+    if (fit > s->value_step) s->value_step = fit < TRIL_KEY_BLOCK ? (int)fit : TRIL_KEY_BLOCK;
+}
+
 /* idle: SQUARE_LINES lines that will be in the cache. */
 static void few_open(struct few_stream *s, const struct tril_job *job, const struct tril_task *task, const float *idle)
 {
@@ -295,7 +304,7 @@ static void few_open(struct few_stream *s, const struct tril_job *job, const str
     const int64_t row = tril_row_bytes(k->dtype, dims) + tril_row_bytes(v->dtype, job->call->v_dim);
     if (source == SOURCE_CACHE && (task->keys - task->first) * task->heads * row < FEW_FOUND_BYTES) {
         s->over = true;
-        if (few_reads_values(v, job->call->v_dim, rows)) s->value_step = TRIL_KEY_BLOCK;
+        if (few_reads_values(v, job->call->v_dim, rows)) few_step_longer(s, v->token_stride);
         return;
     }
     while ((int)(s->pauses + 1) * TILE_ROWS < rows)
