@@ -52,7 +52,7 @@ struct rows {
     int64_t tokens, token_stride;
     int64_t heads, head_stride;
     int64_t width;   /* bytes of a row */
-    int64_t element; /* bytes */
+    int64_t element; /* bytes, a power of two */
     bool may_repeat; /* a stride of 0 is fine */
     bool written;
 };
@@ -67,9 +67,8 @@ static tril_status check_rows(const struct rows *x, struct tril_checked *checked
 {
     if (x->token_stride < 0 || x->head_stride < 0) return TRIL_ERR_STRIDE;
     if (x->bytes < 0) return TRIL_ERR_EXTENT;
-    if (x->token_stride % x->element != 0 || x->head_stride % x->element != 0 ||
-        (uintptr_t)x->data % (uintptr_t)x->element != 0)
-        return TRIL_ERR_ALIGN;
+    const uint64_t units = (uint64_t)x->token_stride | (uint64_t)x->head_stride | (uintptr_t)x->data;
+    if ((units & (uint64_t)(x->element - 1)) != 0) return TRIL_ERR_ALIGN;
     if (x->tokens == 0 || x->width == 0) return TRIL_OK;
     if (x->data == NULL) return TRIL_ERR_NULL;
     if (!strides_fit(x->tokens, x->token_stride, x->width, x->may_repeat) ||
@@ -458,13 +457,15 @@ static tril_status check_aliases(const struct tril_checked *checked)
 {
     const tril_attention *call = &checked->call;
     for (int i = 0; i < checked->n_regions; i++) {
-        if (checked->regions[i].written && table_overlaps(call, &checked->regions[i])) return TRIL_ERR_ALIAS;
-        for (int j = i + 1; j < checked->n_regions; j++) {
-            const struct tril_region *a = &checked->regions[i], *b = &checked->regions[j];
-            if (!(a->written || b->written) || !overlap(a, b)) continue;
-            const bool q_and_out = (call->flags & TRIL_BLOCKWISE) == 0 && a->begin == (uintptr_t)call->q.data &&
-                                   b->begin == (uintptr_t)call->out.data && a->bytes == b->bytes && !a->written &&
-                                   b->written;
+        const struct tril_region *to = &checked->regions[i];
+        if (!to->written) continue;
+        if (table_overlaps(call, to)) return TRIL_ERR_ALIAS;
+        for (int j = 0; j < checked->n_regions; j++) {
+            const struct tril_region *other = &checked->regions[j];
+            if (j == i || !overlap(to, other)) continue;
+            const bool q_and_out = (call->flags & TRIL_BLOCKWISE) == 0 && other->begin == (uintptr_t)call->q.data &&
+                                   to->begin == (uintptr_t)call->out.data && other->bytes == to->bytes &&
+                                   !other->written;
             if (!(q_and_out && same_memory(call))) return TRIL_ERR_ALIAS;
         }
     }

@@ -6,11 +6,14 @@
 
 #include <string.h>
 
-/* 1 / sqrt(n), rounded to float from double. Newton's iteration from above falls until it stands, in IEEE arithmetic
- * the same on every machine; the library thereby needs no libm. */
+/* 1 / sqrt(n), rounded to float from double. Newton's iteration from above, where a power of two begins it, falls until
+ * it stands, in IEEE arithmetic the same on every machine; the library thereby needs no libm. */
 static float one_over_root(int n)
 {
-    double x = n, next = 0.5 * (x + 1.0);
+    int above = 1;
+    while (above * above < n)
+        above *= 2;
+    double x = above, next = 0.5 * (x + n / x);
     while (next < x) {
         x = next;
         next = 0.5 * (x + n / x);
