@@ -63,7 +63,7 @@ static void few_keys(const struct tril_job *job, const struct tril_task *task, i
     const int dims = job->call->qk_dim, rows = few_rows_of(job, task);
     const float *q = ws + job->plan->q + (size_t)(head * rows) * (size_t)dims;
     float *s = ws + job->plan->s + (size_t)(head * rows) * FEW_ROW + (size_t)(key % TRIL_KEY_BLOCK);
-    few_budget(stream, job, task, few_share(x, dims, task, head, n));
+    few_budget(stream, job, task, head, x, dims, n);
     int done = 0;
     const bool typed = few_is_typed(x, dims, rows);
     const int most = few_is_half(x->dtype) ? FEW_HALF_ROWS : FEW_TYPED_ROWS, most_sides = few_sides(x, rows);
@@ -209,7 +209,7 @@ static void few_values(const struct tril_job *job, const struct tril_task *task,
         for (int k = part[j].from; k < part[j].to; k += step) {
             const int n = part[j].to - k < step ? part[j].to - k : step;
             for (int64_t head = 0; head < task->heads; head++) {
-                few_budget(stream, job, task, few_share(x, job->call->v_dim, task, head, n));
+                few_budget(stream, job, task, head, x, job->call->v_dim, n);
                 if (typed)
                     few_typed_values(job, task, row, first + k, n, head, row_end, edge, ws, stream);
                 else

@@ -156,9 +156,9 @@ static int few_run_lines(const tril_tensor *x, int dims, int64_t heads)
 /* One head's share of the lines of n tokens. */
 static int64_t few_share(const tril_tensor *x, int dims, const struct tril_task *task, int64_t head, int n)
 {
-    const int tokens = few_run_tokens(x, dims, task->heads);
-    const int64_t lines = (int64_t)few_run_lines(x, dims, task->heads) * ((n + tokens - 1) / tokens);
-    return lines * (head + 1) / task->heads - lines * head / task->heads;
+    const int runs = few_run_tokens(x, dims, task->heads) == 1 ? n : (n + PANEL - 1) / PANEL;
+    const unsigned heads = (unsigned)task->heads, lines = (unsigned)(few_run_lines(x, dims, task->heads) * runs);
+    return lines / heads + ((uint64_t)head < lines % heads);
 }
 
 /* The keys or the values of the block at s->first. */
@@ -227,8 +227,8 @@ static void few_pass(struct few_stream *s, int n)
     if (s->left <= 0) few_turn(s);
 }
 
-/* Asks for what is left of the work before, and allows so many lines to what comes now. */
-static void few_budget(struct few_stream *s, const struct tril_job *job, const struct tril_task *task, int64_t lines)
+/* Asks for what is left. */
+static void few_settle(struct few_stream *s)
 {
     int one = 1;
     __asm__("" : "+r"(one));
@@ -240,6 +240,11 @@ static void few_budget(struct few_stream *s, const struct tril_job *job, const s
         few_pass(s, s->budget < s->left ? s->budget : s->left);
     while (s->budget > 0)
         few_pull(s, 1);
+}
+
+/* Allows so many lines to what comes now. */
+static void few_allow(struct few_stream *s, const struct tril_job *job, const struct tril_task *task, int64_t lines)
+{
     lines += s->owed;
     if (s->block_left == 0 && !s->over) {
         if (s->values || job->weights != NULL) s->first = tril_next_block(task, s->first);
@@ -250,6 +255,14 @@ static void few_budget(struct few_stream *s, const struct tril_job *job, const s
     s->budget = (int)(s->over ? 0 : lines < s->block_left ? lines : s->block_left);
     s->block_left -= s->budget;
     s->owed = s->over ? 0 : lines - s->budget;
+}
+
+/* Asks for what is left of the work before, and allows as much to n keys or values of a head as they are themselves. */
+static void few_budget(struct few_stream *s, const struct tril_job *job, const struct tril_task *task, int64_t head,
+                       const tril_tensor *x, int dims, int n)
+{
+    few_settle(s);
+    if (!s->over) few_allow(s, job, task, few_share(x, dims, task, head, n));
 }
 
 /* What is in a cache the processor finds by itself. Of more bytes than these some may be elsewhere, which a look at a
@@ -312,8 +325,8 @@ static void few_open(struct few_stream *s, const struct tril_job *job, const str
     few_stream_block(s, job, task);
     const int64_t ahead =
         (int64_t)few_run_lines(k, dims, task->heads) * (s->key_step / few_run_tokens(k, dims, task->heads));
-    few_budget(s, job, task, ahead > FEW_LEAST_AHEAD ? ahead : FEW_LEAST_AHEAD);
-    few_budget(s, job, task, 0);
+    few_allow(s, job, task, ahead > FEW_LEAST_AHEAD ? ahead : FEW_LEAST_AHEAD);
+    few_settle(s);
 }
 
 /* Where a token's rows are fewer lines than a kernel takes at once: what one of n calls may ask for, before it. */
