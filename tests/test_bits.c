@@ -324,6 +324,33 @@ static bool shared_pages(const struct tiers *tiers)
     return true;
 }
 
+/* Few rows of halves whose tokens lie a multiple of 2 KiB apart: with up to four rows of a head, heads go two by two.
+ */
+static bool crowded_halves(const struct tiers *tiers)
+{
+    static const int kv_heads[] = {2, 3, 5, 8}, counts[] = {1, 15, 16, 17, 31, 48, 70, 256, 300, 530},
+                     sizes[] = {32, 64, 96};
+    struct rng rng;
+    for (int i = 0; i < 2 * 4 * COUNT(kv_heads); i++) {
+        if (!table_case_begin(i, &rng)) continue;
+        const int heads = kv_heads[i / 8], rows = 1 + i / 2 % 4, qk_dim = rng_of(&rng, sizes);
+        const int queries = rows % 2 == 0 && rng_one_in(&rng, 2) ? 2 : 1;
+        struct problem *p = problem_new(heads * rows / queries, heads, qk_dim, rng_of(&rng, sizes));
+        problem_seq(p, rng_below(&rng, 3), queries, 0, queries + rng_of(&rng, counts));
+        problem_fill(p, &rng, NORMAL);
+        problem_store(p, TRIL_F32, i % 2 == 0 ? TRIL_F16 : TRIL_BF16, TRIL_F16);
+        struct placing placing = placing_random(&rng);
+        placing.stored = true;
+        placing.panels = false;
+        placing.k.head_major = false;
+        placing.k.crowded = true;
+        const bool ok = as_scalar(p, &placing, "crowded", tiers);
+        problem_free(p);
+        if (!ok) return false;
+    }
+    return true;
+}
+
 static const struct check checks[] = {
     {"least_sums", least_sums},
     {"head_sizes", head_sizes},
@@ -336,5 +363,6 @@ static const struct check checks[] = {
     {"stored_types", stored_types},
     {"pages", pages},
     {"shared_pages", shared_pages},
+    {"crowded_halves", crowded_halves},
 };
 const struct suite suite_bits = {"bits", checks, COUNT(checks)};

@@ -55,16 +55,36 @@ static int few_panel_keys(const struct tril_job *job, const struct tril_task *ta
     return done;
 }
 
-/* Scores of n keys of one step, from position `key` on, for all rows of K/V head task->head + head. */
-static void few_keys(const struct tril_job *job, const struct tril_task *task, int64_t key, int n, int64_t head,
-                     float *ws, struct few_stream *stream)
+/* few_keys() of two heads side by side, as many keys as fill vectors and panels; how many those are. */
+static int few_two_heads(const struct tril_job *job, const struct tril_task *task, int64_t key, int n, int64_t head,
+                         float *ws, struct few_stream *stream)
 {
     const tril_tensor *x = &job->call->k;
     const int dims = job->call->qk_dim, rows = few_rows_of(job, task);
+    const struct few_apart apart = {(size_t)rows * (size_t)dims, (size_t)rows * FEW_ROW};
+    const float *q = ws + job->plan->q + (size_t)head * apart.q;
+    float *s = ws + job->plan->s + (size_t)head * apart.s + (size_t)(key % TRIL_KEY_BLOCK);
+    int done = 0;
+    for (; done + PANEL <= n; done += PANEL) {
+        struct tril_rows k[FEW_SIDES];
+        few_pull_short(stream, (n - done) / PANEL);
+        for (int i = 0; i < FEW_SIDES; i++)
+            k[i] = tril_rows_at(job, task, x, key + done, task->head + head + i);
+        few_dots_by_type[x->dtype](FEW_SIDES, rows, q, dims, k, s + done, stream, apart);
+    }
+    return done;
+}
+
+/* Scores of n keys of one step, from position `key` on, for all rows of K/V head task->head + head; the first `done` of
+ * them have theirs. */
+static void few_keys(const struct tril_job *job, const struct tril_task *task, int64_t key, int n, int64_t head,
+                     int done, float *ws, struct few_stream *stream)
+{
+    const tril_tensor *x = &job->call->k;
+    const int dims = job->call->qk_dim, rows = few_rows_of(job, task);
+    const struct few_apart apart = {0, V_LANES};
     const float *q = ws + job->plan->q + (size_t)(head * rows) * (size_t)dims;
     float *s = ws + job->plan->s + (size_t)(head * rows) * FEW_ROW + (size_t)(key % TRIL_KEY_BLOCK);
-    few_budget(stream, job, task, head, x, dims, n);
-    int done = 0;
     const bool typed = few_is_typed(x, dims, rows);
     const int most = few_is_half(x->dtype) ? FEW_HALF_ROWS : FEW_TYPED_ROWS, most_sides = few_sides(x, rows);
     if (typed || (x->layout == TRIL_ROWS && x->dtype == TRIL_F32 && rows <= FEW_TURNED_ROWS)) {
@@ -77,7 +97,8 @@ static void few_keys(const struct tril_job *job, const struct tril_task *task, i
             for (int r = 0, group; r < rows; r += group) {
                 group = typed ? few_rows_left(rows - r, most) : few_dots_share(rows - r);
                 if (typed)
-                    few_dots_by_type[x->dtype](sides, group, q + r * dims, dims, k, s + r * FEW_ROW + done, stream);
+                    few_dots_by_type[x->dtype](sides, group, q + r * dims, dims, k, s + r * FEW_ROW + done, stream,
+                                               apart);
                 else
                     few_dots_of(group, q + r * dims, dims, k[0].data, k[0].stride, s + r * FEW_ROW + done, stream);
             }
@@ -102,14 +123,22 @@ static void few_keys(const struct tril_job *job, const struct tril_task *task, i
 static void few_scores(const struct tril_job *job, const struct tril_task *task, int64_t first, float *ws,
                        struct few_stream *stream)
 {
-    const int step = stream->key_step;
+    const tril_tensor *x = &job->call->k;
+    const int step = stream->key_step, dims = job->call->qk_dim;
+    const int most = few_by_two(x, dims, few_rows_of(job, task)) ? FEW_SIDES : 1;
     struct stretch part[2];
     const int parts = block_stretches(task, first, few_keys_of(task, first), part);
     COUNT_BLOCKS(parts > 0 ? task->heads : 0);
     for (int j = 0; j < parts; j++) {
         for (int i = part[j].from, end = part[j].to; i < end; i += step) {
-            for (int64_t head = 0; head < task->heads; head++)
-                few_keys(job, task, first + i, end - i < step ? end - i : step, head, ws, stream);
+            const int n = end - i < step ? end - i : step;
+            for (int64_t head = 0, heads; head < task->heads; head += heads) {
+                heads = task->heads - head < most ? 1 : most;
+                few_budget(stream, job, task, head, heads, x, dims, n);
+                const int done = heads > 1 ? few_two_heads(job, task, first + i, n, head, ws, stream) : 0;
+                for (int64_t h = head; h < head + heads && done < n; h++)
+                    few_keys(job, task, first + i, n, h, done, ws, stream);
+            }
         }
     }
 }
@@ -209,7 +238,7 @@ static void few_values(const struct tril_job *job, const struct tril_task *task,
         for (int k = part[j].from; k < part[j].to; k += step) {
             const int n = part[j].to - k < step ? part[j].to - k : step;
             for (int64_t head = 0; head < task->heads; head++) {
-                few_budget(stream, job, task, head, x, job->call->v_dim, n);
+                few_budget(stream, job, task, head, 1, x, job->call->v_dim, n);
                 if (typed)
                     few_typed_values(job, task, row, first + k, n, head, row_end, edge, ws, stream);
                 else

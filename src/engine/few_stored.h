@@ -15,17 +15,19 @@
 
 typedef vf few_acc[MAX_ROWS][FEW_SIDES];
 
+/* From one side of a kernel to the other, in floats: 0 and V_LANES if both are keys of one head. */
+struct few_apart {
+    size_t q, s;
+};
+
 /* One value of the rows' queries, times a vector of keys on each side. at: of each row, from q. */
 static ALWAYS_INLINE void few_typed_lane(const int sides, const int rows, const float *q, const size_t at[MAX_ROWS],
-                                         const vf *keys, few_acc acc)
+                                         const size_t apart, const vf *keys, few_acc acc)
 {
 #define DO(r)                                                                                                          \
-    if (r < rows && sides == 1) acc[r][0] = a_fma_at(q + at[r], keys[0], acc[r][0]);                                   \
-    if (r < rows && sides > 1) {                                                                                       \
-        const va a = a_load1(q + at[r]);                                                                               \
-        acc[r][0] = a_fma(a, 0, keys[0], acc[r][0]);                                                                   \
-        acc[r][FEW_SIDES - 1] = a_fma(a, 0, keys[FEW_SIDES - 1], acc[r][FEW_SIDES - 1]);                               \
-    }
+    if (r < rows) acc[r][0] = a_fma_at(q + at[r], keys[0], acc[r][0]);                                                 \
+    if (r < rows && sides > 1)                                                                                         \
+        acc[r][FEW_SIDES - 1] = a_fma_at(q + apart + at[r], keys[FEW_SIDES - 1], acc[r][FEW_SIDES - 1]);
     EACH_ROW(DO)
 #undef DO
 }
@@ -38,8 +40,8 @@ static ALWAYS_INLINE int few_pairs(const int sides)
 
 /* Halves: V_LANES keys on each side x 2 * few_pairs() dims, transposed in pairs. */
 static ALWAYS_INLINE void few_halves(const tril_dtype type, const int sides, const int rows, const float *q,
-                                     const size_t q_at[MAX_ROWS], const struct tril_rows *k, const int64_t at,
-                                     few_acc acc, struct few_stream *stream)
+                                     const size_t q_at[MAX_ROWS], const size_t apart, const struct tril_rows *k,
+                                     const int64_t at, few_acc acc, struct few_stream *stream)
 {
     const int pairs = few_pairs(sides);
     const char *taken = few_take(stream, SQUARE_LINES);
@@ -62,8 +64,8 @@ static ALWAYS_INLINE void few_halves(const tril_dtype type, const int sides, con
             keys[0][i] = h[0];                                                                                         \
             keys[1][i] = h[1];                                                                                         \
         }                                                                                                              \
-        few_typed_lane(sides, rows, q + 2 * u, q_at, keys[0], acc);                                                    \
-        few_typed_lane(sides, rows, q + 2 * u + 1, q_at, keys[1], acc);                                                \
+        few_typed_lane(sides, rows, q + 2 * u, q_at, apart, keys[0], acc);                                             \
+        few_typed_lane(sides, rows, q + 2 * u + 1, q_at, apart, keys[1], acc);                                         \
         few_ask_share(taken, SQUARE_LINES, u, pairs);                                                                  \
     }
     EACH_LANE(DO)
@@ -96,7 +98,7 @@ static ALWAYS_INLINE void few_bytes(const tril_dtype type, const int rows, const
         const char *taken = few_take(stream, lines);
 #define DO(u)                                                                                                          \
     few_byte(type, t, u, scale, keys);                                                                                 \
-    few_typed_lane(FEW_SIDES, rows, q + u, q_at, keys, acc);                                                           \
+    few_typed_lane(FEW_SIDES, rows, q + u, q_at, 0, keys, acc);                                                        \
     few_ask_share(taken, lines, u, 16);
         EACH_LANE(DO)
 #undef DO
@@ -130,10 +132,10 @@ static ALWAYS_INLINE vf few_block_scales(const tril_dtype type, const char *k, c
     return type == TRIL_Q8_0 ? v_mul(v_load_f16(scale), v_set1(0x1p-24f)) : v_load_f16(scale);
 }
 
-/* few_dots() on stored keys, V_LANES of each of `sides` rows `from`. */
+/* few_dots() on stored keys, V_LANES of each of `sides` rows `from`. Of bytes both sides are of one head. */
 static ALWAYS_INLINE void few_typed_dots(const tril_dtype type, const int rows, const int real, const int sides,
                                          const float *q, const int dims, const struct tril_rows *from, float *s,
-                                         struct few_stream *stream)
+                                         struct few_stream *stream, const struct few_apart apart)
 {
     int64_t at = 0;
     vf scale[FEW_SIDES];
@@ -154,7 +156,7 @@ static ALWAYS_INLINE void few_typed_dots(const tril_dtype type, const int rows, 
     const int step = few_is_half(type) ? 2 * few_pairs(sides) : type == TRIL_I8 ? 16 : TRIL_Q_BLOCK;
     for (int d = 0; d < dims; d += step, q += step, at += tril_row_bytes(type, step)) {
         if (few_is_half(type)) {
-            few_halves(type, sides, rows, q, q_at, from, at, acc, stream);
+            few_halves(type, sides, rows, q, q_at, apart.q, from, at, acc, stream);
         } else if (type == TRIL_I8) {
             few_bytes(type, rows, q, q_at, from, at, scale, acc, stream);
         } else {
@@ -167,7 +169,7 @@ static ALWAYS_INLINE void few_typed_dots(const tril_dtype type, const int rows, 
     }
 #define DO(r)                                                                                                          \
     if (r < rows) v_store(s + (r < real ? r : real - 1) * FEW_ROW, acc[r][0]);                                         \
-    if (r < rows && sides > 1) v_store(s + (r < real ? r : real - 1) * FEW_ROW + V_LANES, acc[r][FEW_SIDES - 1]);
+    if (r < rows && sides > 1) v_store(s + (r < real ? r : real - 1) * FEW_ROW + apart.s, acc[r][FEW_SIDES - 1]);
     EACH_ROW(DO)
 #undef DO
 }
@@ -175,14 +177,14 @@ static ALWAYS_INLINE void few_typed_dots(const tril_dtype type, const int rows, 
 #define TYPED_DOTS_ARGS                                                                                                \
     const int rows, const float *q, const int dims, const struct tril_rows *from, float *s, struct few_stream *stream
 #define TYPED_DOTS(name, type)                                                                                         \
-    static NOINLINE void few_dots_##name(const int sides, TYPED_DOTS_ARGS)                                             \
+    static NOINLINE void few_dots_##name(const int sides, TYPED_DOTS_ARGS, const struct few_apart apart)               \
     {                                                                                                                  \
         if (FEW_SIDES == 1 || !few_is_half(type) || sides > 1)                                                         \
-            BY_ROWS(few_typed_dots, type, rows, FEW_SIDES, q, dims, from, s, stream);                                  \
+            BY_ROWS(few_typed_dots, type, rows, FEW_SIDES, q, dims, from, s, stream, apart);                           \
         else if (rows > FEW_TYPED_ROWS)                                                                                \
-            few_typed_dots(type, FEW_HALF_ROWS, rows, 1, q, dims, from, s, stream);                                    \
+            few_typed_dots(type, FEW_HALF_ROWS, rows, 1, q, dims, from, s, stream, apart);                             \
         else                                                                                                           \
-            few_typed_dots(type, FEW_TYPED_ROWS, rows, 1, q, dims, from, s, stream);                                   \
+            few_typed_dots(type, FEW_TYPED_ROWS, rows, 1, q, dims, from, s, stream, apart);                            \
     }
 TYPED_DOTS(f16, TRIL_F16)
 TYPED_DOTS(bf16, TRIL_BF16)
@@ -191,7 +193,7 @@ TYPED_DOTS(q8_0, TRIL_Q8_0)
 TYPED_DOTS(q4_0, TRIL_Q4_0)
 #undef TYPED_DOTS
 
-static void (*const few_dots_by_type[TRIL_DTYPE_COUNT])(const int sides, TYPED_DOTS_ARGS) = {
+static void (*const few_dots_by_type[TRIL_DTYPE_COUNT])(const int sides, TYPED_DOTS_ARGS, const struct few_apart) = {
     [TRIL_F16] = few_dots_f16,   [TRIL_BF16] = few_dots_bf16, [TRIL_I8] = few_dots_i8,
     [TRIL_Q8_0] = few_dots_q8_0, [TRIL_Q4_0] = few_dots_q4_0,
 };

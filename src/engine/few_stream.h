@@ -78,6 +78,13 @@ static int few_sides(const tril_tensor *x, int rows)
     return rows <= (x->token_stride % FEW_CROWDED_STRIDE == 0 ? 2 : FEW_TYPED_ROWS) ? FEW_SIDES : 1;
 }
 
+/* Whether two heads of one vector of such keys are taken side by side instead: their lines lie in other sets. */
+static bool few_by_two(const tril_tensor *x, int dims, int rows)
+{
+    return FEW_SIDES > 1 && few_is_half(x->dtype) && few_is_typed(x, dims, rows) && rows <= FEW_TYPED_ROWS &&
+           few_sides(x, rows) == 1;
+}
+
 /* How many panels. */
 #define FEW_PANELS (V_LANES == PANEL ? 2 : 1)
 
@@ -153,12 +160,14 @@ static int few_run_lines(const tril_tensor *x, int dims, int64_t heads)
     return (int)((bytes + LINE_BYTES - 1) / LINE_BYTES);
 }
 
-/* One head's share of the lines of n tokens. */
-static int64_t few_share(const tril_tensor *x, int dims, const struct tril_task *task, int64_t head, int n)
+/* The heads' share of the lines of n tokens. */
+static int64_t few_share(const tril_tensor *x, int dims, const struct tril_task *task, int64_t head, int64_t n_heads,
+                         int n)
 {
     const int runs = few_run_tokens(x, dims, task->heads) == 1 ? n : (n + PANEL - 1) / PANEL;
     const unsigned heads = (unsigned)task->heads, lines = (unsigned)(few_run_lines(x, dims, task->heads) * runs);
-    return lines / heads + ((uint64_t)head < lines % heads);
+    const int64_t more = (int64_t)(lines % heads) - head; /* this one's and the next ones' are one longer */
+    return lines / heads * n_heads + (more < 0 ? 0 : more < n_heads ? more : n_heads);
 }
 
 /* The keys or the values of the block at s->first. */
@@ -257,12 +266,13 @@ static void few_allow(struct few_stream *s, const struct tril_job *job, const st
     s->owed = s->over ? 0 : lines - s->budget;
 }
 
-/* Asks for what is left of the work before, and allows as much to n keys or values of a head as they are themselves. */
+/* Asks for what is left of the work before, and allows as much to n keys or values of the heads as they are themselves.
+ */
 static void few_budget(struct few_stream *s, const struct tril_job *job, const struct tril_task *task, int64_t head,
-                       const tril_tensor *x, int dims, int n)
+                       int64_t heads, const tril_tensor *x, int dims, int n)
 {
     few_settle(s);
-    if (!s->over) few_allow(s, job, task, few_share(x, dims, task, head, n));
+    if (!s->over) few_allow(s, job, task, few_share(x, dims, task, head, heads, n));
 }
 
 /* What is in a cache the processor finds by itself. Of more bytes than these some may be elsewhere, which a look at a
