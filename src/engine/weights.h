@@ -286,30 +286,26 @@ static void weights_ask(const struct tril_job *job, const struct tril_task *task
 }
 
 /* t of rows r ... r+n-1 of the task, whose queries are packed as row q and those behind it, against a packed run of
- * blocks that begins at key `first`, and what follows. */
-static void weights_rows(const struct tril_job *job, const struct tril_task *task, int64_t first,
-                         const struct tile_b *panels, const struct weights_pass pass, size_t r, size_t q, int n,
-                         float *ws)
+ * blocks, and what follows. */
+static void weights_rows(const struct tril_job *job, const struct tril_task *task, const struct block *blocks,
+                         const struct weights_pass pass, size_t r, size_t q, int n, float *ws)
 {
     const struct tril_plan *plan = job->plan;
     float *s = ws + plan->s;
     struct tril_task_row row[TILE_ROWS];
     const bool stream = weights_stream(job, task), split = tril_in_states(job, task);
-    const int64_t end = task->keys - first < RUN_KEYS ? task->keys : first + RUN_KEYS;
+    const int64_t first = blocks->first, end = task->keys - first < RUN_KEYS ? task->keys : first + RUN_KEYS;
 
     rows_at(job, task, r, n, row);
     for (int i = 0; i < n && pass.count; i++)
         weights_ask(job, task, &row[i], first, end, stream && !split, pass.write);
     for (int b = 0; first + b * TRIL_KEY_BLOCK < end; b++) {
-        const int64_t at = first + b * TRIL_KEY_BLOCK;
-        struct block block = block_at(job, task, at);
+        const struct block *block = &blocks[b];
         /* rows that see something of this block */
-        const size_t from = block.first_row > r ? block.first_row - r : 0;
-        const size_t to = block.last_row < r + (size_t)n ? (block.last_row > r ? block.last_row - r : 0) : (size_t)n;
+        const size_t from = block->first_row > r ? block->first_row - r : 0;
+        const size_t to = block->last_row < r + (size_t)n ? (block->last_row > r ? block->last_row - r : 0) : (size_t)n;
         if (from >= to) continue;
-        block.panels = panels;
-        block.vec = b * TRIL_KEY_BLOCK / V_LANES;
-        weights_block(job, task, &block, row + from, r + from, q + from, (int)(to - from), pass.count, ws,
+        weights_block(job, task, block, row + from, r + from, q + from, (int)(to - from), pass.count, ws,
                       s + from * TRIL_SCORE_ROW + b * TRIL_KEY_BLOCK);
     }
     for (int i = 0; i < n; i++, s += TRIL_SCORE_ROW) {
@@ -352,11 +348,17 @@ static void weights_walk(const struct tril_job *job, const struct tril_task *tas
         const int64_t left = task->keys - first;
         const struct tile_b panels =
             block_keys(job, task, first, left < RUN_KEYS ? (int)left : RUN_KEYS, ws + job->plan->k);
-        for (size_t r = block_at(job, task, first).first_row; r < rows; r += TILE_ROWS) {
+        struct block blocks[TRIL_RUN_BLOCKS];
+        for (int b = 0; b < TRIL_RUN_BLOCKS && first + b * TRIL_KEY_BLOCK < task->keys; b++) {
+            blocks[b] = block_at(job, task, first + b * TRIL_KEY_BLOCK);
+            blocks[b].panels = &panels;
+            blocks[b].vec = b * TRIL_KEY_BLOCK / V_LANES;
+        }
+        for (size_t r = blocks[0].first_row; r < rows; r += TILE_ROWS) {
             const int n = rows - r < TILE_ROWS ? (int)(rows - r) : TILE_ROWS;
             const size_t q = once ? 0 : r;
             if (first == task->first && pass.count) block_queries(job, task, r, n, rows, q, ws + job->plan->q);
-            weights_rows(job, task, first, &panels, pass, r, q, n, ws);
+            weights_rows(job, task, blocks, pass, r, q, n, ws);
         }
     }
 }
