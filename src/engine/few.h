@@ -124,8 +124,7 @@ static void few_scores(const struct tril_job *job, const struct tril_task *task,
                        struct few_stream *stream)
 {
     const tril_tensor *x = &job->call->k;
-    const int step = stream->key_step, dims = job->call->qk_dim;
-    const int most = few_by_two(x, dims, few_rows_of(job, task)) ? FEW_SIDES : 1;
+    const int step = stream->key_step, most = stream->key_heads, dims = job->call->qk_dim;
     struct stretch part[2];
     const int parts = block_stretches(task, first, few_keys_of(task, first), part);
     COUNT_BLOCKS(parts > 0 ? task->heads : 0);

@@ -71,18 +71,24 @@ static bool few_in_panels(const tril_tensor *x, int rows)
  * come back to. */
 #define FEW_CROWDED_STRIDE 2048
 
+static bool few_is_crowded(const tril_tensor *x)
+{
+    return x->token_stride % FEW_CROWDED_STRIDE == 0;
+}
+
 static int few_sides(const tril_tensor *x, int rows)
 {
     if (x->dtype == TRIL_F32) return 1;
     if (!few_is_half(x->dtype)) return FEW_SIDES;
-    return rows <= (x->token_stride % FEW_CROWDED_STRIDE == 0 ? 2 : FEW_TYPED_ROWS) ? FEW_SIDES : 1;
+    return rows <= (few_is_crowded(x) ? 2 : FEW_TYPED_ROWS) ? FEW_SIDES : 1;
 }
 
-/* Whether two heads of one vector of such keys are taken side by side instead: their lines lie in other sets. */
-static bool few_by_two(const tril_tensor *x, int dims, int rows)
+/* Whether two heads of one vector of such keys are better taken side by side: their lines lie in other sets. Of one or
+ * two rows from a cache alone: from memory they are asked for too fast then. */
+static bool few_by_two(const tril_tensor *x, int dims, int rows, enum source source)
 {
-    return FEW_SIDES > 1 && few_is_half(x->dtype) && few_is_typed(x, dims, rows) && rows <= FEW_TYPED_ROWS &&
-           few_sides(x, rows) == 1;
+    return FEW_SIDES > 1 && few_is_half(x->dtype) && few_is_typed(x, dims, rows) && few_is_crowded(x) &&
+           rows <= FEW_TYPED_ROWS && (rows > 2 || source == SOURCE_CACHE);
 }
 
 /* How many panels. */
@@ -125,6 +131,7 @@ struct few_stream {
     int64_t first;      /* the block's first key */
     bool values, over;
     int key_step, value_step; /* keys of one head, and values, before the next head's turn */
+    int key_heads;            /* heads whose keys are taken side by side */
     /* Keys of f32: each line is asked for when the count of the one before is stored, three for every four that are
      * read, the rest behind the arithmetic and slower yet. Memory drops requests that come faster. */
     bool singly;
@@ -316,6 +323,7 @@ static void few_open(struct few_stream *s, const struct tril_job *job, const str
     const bool panels = k->layout == TRIL_PANELS;
     const enum source source = source_of(job, task);
     *s = (struct few_stream){.first = task->first};
+    s->key_heads = few_by_two(k, dims, rows, source) ? 2 : 1;
     s->key_step = few_step(k, dims, rows);
     s->value_step = few_step(v, job->call->v_dim, rows);
     if (source >= SOURCE_BOTH && few_by_page(job))
