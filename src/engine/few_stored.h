@@ -66,6 +66,7 @@ static ALWAYS_INLINE void few_halves(const tril_dtype type, const int sides, con
         }                                                                                                              \
         few_typed_lane(sides, rows, q + 2 * u, q_at, apart, keys[0], acc);                                             \
         few_typed_lane(sides, rows, q + 2 * u + 1, q_at, apart, keys[1], acc);                                         \
+        V_BEHIND(taken, acc[0][0]);                                                                                    \
         few_ask_share(taken, SQUARE_LINES, u, pairs);                                                                  \
     }
     EACH_LANE(DO)
@@ -99,6 +100,7 @@ static ALWAYS_INLINE void few_bytes(const tril_dtype type, const int rows, const
 #define DO(u)                                                                                                          \
     few_byte(type, t, u, scale, keys);                                                                                 \
     few_typed_lane(FEW_SIDES, rows, q + u, q_at, 0, keys, acc);                                                        \
+    V_BEHIND(taken, acc[0][0]);                                                                                        \
     few_ask_share(taken, lines, u, 16);
         EACH_LANE(DO)
 #undef DO

@@ -370,6 +370,11 @@ static ALWAYS_INLINE const char *few_take(struct few_stream *s, const int n)
     return taken;
 }
 
+/* gcc 12 puts all requests of a transposition in front of the arithmetic between which they belong. */
+#ifndef V_BEHIND
+#define V_BEHIND(p, v) ((void)0)
+#endif
+
 /* Behind lane u of n: its share of the lines. */
 static ALWAYS_INLINE void few_ask_share(const char *taken, const int lines, const int u, const int n)
 {

@@ -53,6 +53,8 @@
  *   h_join(a, b)                            the lower half of a, the upper one of b
  *   h_fma_upper(a, b, c)                    v_fma(a, b, c) in the upper half, c in the lower one
  *
+ *   V_BEHIND(p, v)                          may be missing: the compiler leaves what p is for behind what v is made by
+ *
  * Math mode BF16. A float then stands for a pair of bf16 values, the first in its lower half; none is subnormal.
  *
  *   v_pair(x, y)                            the pairs of x and y, each rounded to bf16, to the nearest, ties to even;

@@ -22,6 +22,8 @@ static ALWAYS_INLINE uint64_t v_ticks(void)
 }
 #define V_TICKS v_ticks
 
+#define V_BEHIND(p, v) __asm__("" : "+r"(p), "+v"(v))
+
 typedef __m512 vf;
 typedef __m512 va; /* one value of A in all lanes */
 
