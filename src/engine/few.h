@@ -67,7 +67,6 @@ static int few_two_heads(const struct tril_job *job, const struct tril_task *tas
     int done = 0;
     for (; done + PANEL <= n; done += PANEL) {
         struct tril_rows k[FEW_SIDES];
-        few_pull_short(stream, (n - done) / PANEL);
         for (int i = 0; i < FEW_SIDES; i++)
             k[i] = tril_rows_at(job, task, x, key + done, task->head + head + i);
         few_dots_by_type[x->dtype](FEW_SIDES, rows, q, dims, k, s + done, stream, apart);

@@ -168,8 +168,8 @@ static int few_run_lines(const tril_tensor *x, int dims, int64_t heads)
 }
 
 /* The heads' share of the lines of n tokens. */
-static int64_t few_share(const tril_tensor *x, int dims, const struct tril_task *task, int64_t head, int64_t n_heads,
-                         int n)
+static ALWAYS_INLINE int64_t few_share(const tril_tensor *x, int dims, const struct tril_task *task, int64_t head,
+                                       int64_t n_heads, int n)
 {
     const int runs = few_run_tokens(x, dims, task->heads) == 1 ? n : (n + PANEL - 1) / PANEL;
     const unsigned heads = (unsigned)task->heads, lines = (unsigned)(few_run_lines(x, dims, task->heads) * runs);
