@@ -172,7 +172,8 @@ static ALWAYS_INLINE int64_t few_share(const tril_tensor *x, int dims, const str
                                        int64_t n_heads, int n)
 {
     const int runs = few_run_tokens(x, dims, task->heads) == 1 ? n : (n + PANEL - 1) / PANEL;
-    const unsigned heads = (unsigned)task->heads, lines = (unsigned)(few_run_lines(x, dims, task->heads) * runs);
+    const unsigned heads = (unsigned)task->heads,
+                   lines = (unsigned)few_run_lines(x, dims, task->heads) * (unsigned)runs;
     const int64_t more = (int64_t)(lines % heads) - head; /* this one's and the next ones' are one longer */
     return lines / heads * n_heads + (more < 0 ? 0 : more < n_heads ? more : n_heads);
 }
