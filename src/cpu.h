@@ -11,12 +11,16 @@
 #define TRIL_CPU_NEON        4u
 #define TRIL_CPU_AVX512_BF16 8u /* on top of AVX512 */
 
+/* No tier needs it: an Intel core, which is better asked for lines into its second level, see engine/few_stream.h. */
+#define TRIL_CPU_ASKS_LOWER 16u
+
 struct tril_x86_state {
     uint32_t max_leaf;    /* CPUID 0: eax */
     uint32_t leaf1_ecx;   /* CPUID 1 */
     uint32_t leaf7_ebx;   /* CPUID 7, subleaf 0; 0 where max_leaf < 7 */
     uint32_t leaf7_1_eax; /* CPUID 7, subleaf 1; 0 where there is none */
     uint64_t xcr0;        /* XGETBV 0; 0 where CPUID 1 does not show OSXSAVE */
+    uint32_t vendor;      /* CPUID 0: ebx, the first four letters of the vendor's name */
 };
 
 uint32_t tril_x86_features(const struct tril_x86_state *state);

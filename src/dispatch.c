@@ -31,7 +31,7 @@ const struct tril_tier tril_tiers[] = {
 const int tril_tier_count = (int)(sizeof(tril_tiers) / sizeof(tril_tiers[0]));
 
 static _Atomic(const struct tril_kernels *) in_use = &tril_kernels_scalar;
-static atomic_bool chosen;
+static atomic_bool chosen, lower;
 
 static int index_of(const char *name)
 {
@@ -53,7 +53,9 @@ const struct tril_kernels *tril_choose(uint32_t features, const char *ceiling)
 static uint32_t features(void)
 {
 #if defined(__x86_64__) || defined(__i386__) || defined(__aarch64__)
-    return tril_cpu_features();
+    const uint32_t found = tril_cpu_features();
+    atomic_store_explicit(&lower, (found & TRIL_CPU_ASKS_LOWER) != 0, memory_order_relaxed);
+    return found;
 #else
     return 0;
 #endif
@@ -82,6 +84,11 @@ const struct tril_kernels *tril_kernels_in_use(void)
 {
     if (!atomic_load_explicit(&chosen, memory_order_acquire)) choose();
     return atomic_load_explicit(&in_use, memory_order_acquire);
+}
+
+bool tril_asks_lower(void)
+{
+    return atomic_load_explicit(&lower, memory_order_relaxed);
 }
 
 const char *tril_isa(void)

@@ -1,15 +1,22 @@
 /* The AVX-512 tier, compiled otherwise than the library's. TRIL_TELL_SOURCE: it is told where keys and values come
- * from, which the library finds out by the clock (src/engine/source.h), in turn each of the answers, so that every way
- * of asking for memory has its results compared. TRIL_ASK_ALWAYS: it finds out for itself, of the few keys of a test
- * too. */
+ * from, which the library finds out by the clock (src/engine/source.h), and what the processor is, in turn each of the
+ * answers, so that every way of asking for memory has its results compared. TRIL_ASK_ALWAYS: it finds out for itself,
+ * of the few keys of a test too. */
 #include <stdatomic.h>
 
 #include "table.h"
 
+static atomic_uint calls;
+
 int tril_told_source(void)
 {
-    static atomic_uint calls;
     return (int)(atomic_fetch_add(&calls, 1) % 4);
+}
+
+/* Asked behind the other: each answer with each of its. */
+bool tril_told_lower(void)
+{
+    return atomic_load(&calls) / 4 % 2 != 0;
 }
 
 const struct tril_tier tril_tiers[] = {

@@ -43,6 +43,7 @@ static ALWAYS_INLINE void few_lanes(const bool singly, const int rows, const flo
                                     const vf t[V_LANES], vf acc[FEW_MAX_ROWS], struct few_stream *stream)
 {
     const char *taken = singly ? NULL : few_take(stream, SQUARE_LINES);
+    const bool lower = stream->lower;
     va av[FEW_MAX_ROWS] = {a_load1(q)}; /* not used where A_STEP is 1, but compilers want it to have a value */
     _Static_assert(A_STEP == 1 || A_STEP == V_LANES, "a register of A holds the values of one transposition");
 #define DO(r)                                                                                                          \
@@ -52,7 +53,7 @@ static ALWAYS_INLINE void few_lanes(const bool singly, const int rows, const flo
 #define DO(u)                                                                                                          \
     if (u < V_LANES) {                                                                                                 \
         few_lane(rows, A_STEP > 1 ? u % 4 : 0, av, q + u, at, t[u % V_LANES], acc);                                    \
-        if (!singly) few_ask_share(taken, SQUARE_LINES, u, V_LANES);                                                   \
+        if (!singly) few_ask_share(lower, taken, SQUARE_LINES, u, V_LANES);                                            \
         if (singly && u % 4 < 3) few_pull(stream, 1);                                                                  \
     }
     EACH_LANE(DO)

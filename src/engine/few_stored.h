@@ -45,6 +45,7 @@ static ALWAYS_INLINE void few_halves(const tril_dtype type, const int sides, con
 {
     const int pairs = few_pairs(sides);
     const char *taken = few_take(stream, SQUARE_LINES);
+    const bool lower = stream->lower;
     vf t[FEW_SIDES][V_LANES], h[2], keys[2][FEW_SIDES];
     if (sides == 1) few_square(k->data + at, k->stride, V_LANES, t[0]);
 #if V_LANES == PANEL
@@ -67,7 +68,7 @@ static ALWAYS_INLINE void few_halves(const tril_dtype type, const int sides, con
         few_typed_lane(sides, rows, q + 2 * u, q_at, apart, keys[0], acc);                                             \
         few_typed_lane(sides, rows, q + 2 * u + 1, q_at, apart, keys[1], acc);                                         \
         V_BEHIND(taken, acc[0][0]);                                                                                    \
-        few_ask_share(taken, SQUARE_LINES, u, pairs);                                                                  \
+        few_ask_share(lower, taken, SQUARE_LINES, u, pairs);                                                           \
     }
     EACH_LANE(DO)
 #undef DO
@@ -101,7 +102,7 @@ static ALWAYS_INLINE void few_bytes(const tril_dtype type, const int rows, const
     few_byte(type, t, u, scale, keys);                                                                                 \
     few_typed_lane(FEW_SIDES, rows, q + u, q_at, 0, keys, acc);                                                        \
     V_BEHIND(taken, acc[0][0]);                                                                                        \
-    few_ask_share(taken, lines, u, 16);
+    few_ask_share(false, taken, lines, u, 16);
         EACH_LANE(DO)
 #undef DO
         if (left == 0) return;
@@ -259,7 +260,7 @@ static ALWAYS_INLINE void few_panel_dots(const tril_dtype type, const int rows, 
     if (r < rows) few_panel_fma(few_row(r, rows, q, q_row, last), b, acc[r]);
         EACH_ROW(DO)
 #undef DO
-        if (lines < 4 ? d % 4 == 3 : d % 2 == 1) few_pull(stream, lines < 4 ? lines : lines / 2);
+        if (lines < 4 ? d % 4 == 3 : d % 2 == 1) few_pull_as(few_is_half(type), stream, lines < 4 ? lines : lines / 2);
     }
 #define DO(r)                                                                                                          \
     if (r < rows) {                                                                                                    \
@@ -334,9 +335,9 @@ static ALWAYS_INLINE void few_typed_more(const tril_dtype type, const int rows, 
             EACH_ROW(DO)
 #undef DO
             if (lines % 4 == 0)
-                few_pull(stream, lines / 4);
+                few_pull_as(few_is_half(type), stream, lines / 4);
             else if (k % 4 == 3)
-                few_pull(stream, lines);
+                few_pull_as(few_is_half(type), stream, lines);
         }
     }
 #define DO(r)                                                                                                          \

@@ -17,12 +17,20 @@ enum source {
 #if defined TRIL_TELL_SOURCE
 /* tests/sources_table.c */
 extern int tril_told_source(void);
+extern bool tril_told_lower(void);
 
 static enum source source_of(const struct tril_job *job, const struct tril_task *task)
 {
     (void)job;
     (void)task;
     return (enum source)tril_told_source();
+}
+
+static bool asks_lower(const struct tril_job *job, int64_t bytes)
+{
+    (void)job;
+    (void)bytes;
+    return tril_told_lower();
 }
 
 #elif defined V_TICKS
@@ -102,5 +110,16 @@ static enum source source_of(const struct tril_job *job, const struct tril_task 
     return SOURCE_UNKNOWN;
 }
 
+#endif
+
+#ifndef TRIL_TELL_SOURCE
+/* Less is in the second level itself, if it was read before. */
+#define LOWER_LEAST_BYTES ((int64_t)1 << 20)
+
+/* Whether so many bytes are better asked for into the second level: a matter of the processor. */
+static bool asks_lower(const struct tril_job *job, int64_t bytes)
+{
+    return job->asks_lower && bytes >= LOWER_LEAST_BYTES;
+}
 #endif
 #endif

@@ -1,5 +1,7 @@
 #include "cpu.h"
 
+/* CPUID 0, ebx: "Genu", of GenuineIntel */
+#define INTEL 0x756e6547u
 /* CPUID 1, ecx */
 #define FMA     (1u << 12)
 #define OSXSAVE (1u << 27)
@@ -26,6 +28,7 @@ uint32_t tril_x86_features(const struct tril_x86_state *state)
     if ((state->xcr0 & XMM_YMM) != XMM_YMM) return features;
     if ((state->leaf7_ebx & AVX2) == 0) return features;
     features |= TRIL_CPU_AVX2;
+    if (state->vendor == INTEL) features |= TRIL_CPU_ASKS_LOWER;
 #ifndef __APPLE__ /* macOS switches zmm state on at first use, which XCR0 does not show */
     if ((state->xcr0 & XMM_YMM_OP_ZMM) != XMM_YMM_OP_ZMM) return features;
     if ((state->leaf7_ebx & for_avx512) != for_avx512) return features;
@@ -44,6 +47,8 @@ void tril_x86_read(struct tril_x86_state *state)
     uint32_t a = 0, b = 0, c = 0, d = 0;
     *state = (struct tril_x86_state){.max_leaf = (uint32_t)__get_cpuid_max(0, NULL)};
     if (state->max_leaf < 1) return;
+    __cpuid(0, a, b, c, d);
+    state->vendor = b;
     __cpuid(1, a, b, c, d);
     state->leaf1_ecx = c;
     if (state->max_leaf >= 7) {

@@ -49,11 +49,12 @@ static const int leaf7_bits[] = {AVX2, AVX512F, AVX512DQ, AVX512BW, AVX512VL};
 static const int xcr0_bits[] = {XMM_STATE, YMM_STATE, OPMASK, ZMM_UPPER_HALVES, ZMM_16_31};
 #define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
 enum { MACHINES = 1 << 15 };
+enum { GENU = 'G' | 'e' << 8 | 'n' << 16 | 'u' << 24, AUTH = 'A' | 'u' << 8 | 't' << 16 | 'h' << 24 }; /* leaf 0, ebx */
 
 /* Machine number `n`: bit i of it switches the i-th of the bits above; all others as in `rest`. */
-static struct tril_x86_state machine(int n, uint32_t max_leaf, uint64_t rest)
+static struct tril_x86_state machine(int n, uint32_t max_leaf, uint32_t vendor, uint64_t rest)
 {
-    struct tril_x86_state x = {max_leaf, (uint32_t)rest, (uint32_t)rest, (uint32_t)rest, rest};
+    struct tril_x86_state x = {max_leaf, (uint32_t)rest, (uint32_t)rest, (uint32_t)rest, rest, vendor};
     for (int i = 0; i < COUNT(leaf1_bits); i++, n >>= 1)
         x.leaf1_ecx = (x.leaf1_ecx & ~(1u << leaf1_bits[i])) | (uint32_t)(n & 1) << leaf1_bits[i];
     for (int i = 0; i < COUNT(leaf7_bits); i++, n >>= 1)
@@ -82,18 +83,20 @@ static uint32_t features_by_the_book(const struct tril_x86_state *x)
     avx512 = 0;
 #endif
     return (avx2 ? TRIL_CPU_AVX2 : 0) | (avx512 ? TRIL_CPU_AVX512 : 0) |
+           (avx2 && x->vendor == GENU ? TRIL_CPU_ASKS_LOWER : 0) |
            (avx512 && has(x->leaf7_1_eax, AVX512_BF16) ? TRIL_CPU_AVX512_BF16 : 0);
 }
 
 START_TEST(every_x86_machine)
 {
     static const uint32_t leaves[] = {0, 1, 2, 6, 7, 8, 13, 0x20, 0xffffffff};
+    static const uint32_t vendors[] = {AUTH, GENU, 0};
     static const uint64_t rest[] = {0, ~UINT64_C(0)};
     int count[16] = {0};
-    for (int r = 0; r < COUNT(rest); r++) {
+    for (int i = 0; i < COUNT(vendors) * COUNT(rest); i++) {
         for (int l = 0; l < COUNT(leaves); l++) {
             for (int n = 0; n < MACHINES; n++) {
-                const struct tril_x86_state x = machine(n, leaves[l], rest[r]);
+                const struct tril_x86_state x = machine(n, leaves[l], vendors[i / COUNT(rest)], rest[i % COUNT(rest)]);
                 const uint32_t is = tril_x86_features(&x), wanted = features_by_the_book(&x);
                 ck_assert_msg(is == wanted, "max leaf %u, leaf 1 ecx %08x, leaf 7 ebx %08x, xcr0 %llx: %u, not %u",
                               x.max_leaf, x.leaf1_ecx, x.leaf7_ebx, (unsigned long long)x.xcr0, is, wanted);
@@ -119,16 +122,24 @@ START_TEST(known_x86_machines)
         struct tril_x86_state state;
         uint32_t features;
     } known[] = {
-        {"Nehalem", {11, 0x0098e3bd, 0, 0, 0}, 0},
-        {"Sandy Bridge", {13, 0x1fbae3ff, 0, 0, 7}, 0},
-        {"Ivy Bridge", {13, 0x7fbae3ff, 0x281, 0, 7}, 0},
-        {"Haswell", {13, 0x7ffafbff, 0x27ab, 0, 7}, TRIL_CPU_AVX2},
-        {"Haswell, OS without XSAVE", {13, 0x77fafbff, 0x27ab, 0, 0}, 0},
-        {"Haswell, OS saves xmm only", {13, 0x7ffafbff, 0x27ab, 0, 3}, 0},
-        {"Skylake server", {22, 0x7ffefbff, 0xd39ffffb, 0, 0xe7}, TRIL_CPU_AVX2 | TRIL_CPU_AVX512},
-        {"Skylake server, OS saves ymm only", {22, 0x7ffefbff, 0xd39ffffb, 0, 7}, TRIL_CPU_AVX2},
-        {"Knights Landing", {13, 0x7ff8f3bf, 0x1c0d23ab, 0, 0xe7}, TRIL_CPU_AVX2}, /* F, CD, ER, PF only */
-        {"Zen 4", {16, 0x7ef8320b, 0xf1bf97a9, 0x20, 0xe7}, TRIL_CPU_AVX2 | TRIL_CPU_AVX512 | TRIL_CPU_AVX512_BF16},
+        {"Nehalem", {11, 0x0098e3bd, 0, 0, 0, GENU}, 0},
+        {"Sandy Bridge", {13, 0x1fbae3ff, 0, 0, 7, GENU}, 0},
+        {"Ivy Bridge", {13, 0x7fbae3ff, 0x281, 0, 7, GENU}, 0},
+        {"Haswell", {13, 0x7ffafbff, 0x27ab, 0, 7, GENU}, TRIL_CPU_AVX2 | TRIL_CPU_ASKS_LOWER},
+        {"Haswell, OS without XSAVE", {13, 0x77fafbff, 0x27ab, 0, 0, GENU}, 0},
+        {"Haswell, OS saves xmm only", {13, 0x7ffafbff, 0x27ab, 0, 3, GENU}, 0},
+        {"Skylake server",
+         {22, 0x7ffefbff, 0xd39ffffb, 0, 0xe7, GENU},
+         TRIL_CPU_AVX2 | TRIL_CPU_AVX512 | TRIL_CPU_ASKS_LOWER},
+        {"Skylake server, OS saves ymm only",
+         {22, 0x7ffefbff, 0xd39ffffb, 0, 7, GENU},
+         TRIL_CPU_AVX2 | TRIL_CPU_ASKS_LOWER},
+        {"Knights Landing",
+         {13, 0x7ff8f3bf, 0x1c0d23ab, 0, 0xe7, GENU},
+         TRIL_CPU_AVX2 | TRIL_CPU_ASKS_LOWER}, /* F, CD, ER, PF only */
+        {"Zen 4",
+         {16, 0x7ef8320b, 0xf1bf97a9, 0x20, 0xe7, AUTH},
+         TRIL_CPU_AVX2 | TRIL_CPU_AVX512 | TRIL_CPU_AVX512_BF16},
     };
     for (int i = 0; i < COUNT(known); i++) {
         uint32_t wanted = known[i].features;
