@@ -11,8 +11,9 @@
 #define TRIL_CPU_NEON        4u
 #define TRIL_CPU_AVX512_BF16 8u /* on top of AVX512 */
 
-/* No tier needs it: an Intel core, which is better asked for lines into its second level, see engine/few_stream.h. */
-#define TRIL_CPU_ASKS_LOWER 16u
+/* No tier needs it. Intel's cores want memory asked for, and values laid out, otherwise than others:
+ * engine/few_stream.h, engine/block.h. */
+#define TRIL_CPU_INTEL 16u
 
 struct tril_x86_state {
     uint32_t max_leaf;    /* CPUID 0: eax */

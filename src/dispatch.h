@@ -20,7 +20,7 @@ const struct tril_kernels *tril_choose(uint32_t features, const char *ceiling);
 /* The tier in use. */
 const struct tril_kernels *tril_kernels_in_use(void);
 
-/* Whether the machine has TRIL_CPU_ASKS_LOWER; known from tril_kernels_in_use() on. */
-bool tril_asks_lower(void);
+/* Whether the machine has TRIL_CPU_INTEL; known from tril_kernels_in_use() on. */
+bool tril_on_intel(void);
 
 #endif

@@ -164,7 +164,7 @@ static tril_status run(const tril_attention *call, enum tril_operation operation
         .log2_scale = tril_log2(scale),
         .cap_scale = tril_cap_scale(scale, checked.call.softcap),
         .log2_cap = tril_log2(checked.call.softcap),
-        .asks_lower = tril_asks_lower(),
+        .on_intel = tril_on_intel(),
     };
     if (threads == 1)
         do_all(&job, kernels, area);

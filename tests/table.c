@@ -22,7 +22,7 @@ const struct tril_kernels *tril_kernels_in_use(void)
 }
 
 /* Every other call is told so, whatever the machine: no bit hangs on it. */
-bool tril_asks_lower(void)
+bool tril_on_intel(void)
 {
     static atomic_uint calls;
     return atomic_fetch_add(&calls, 1) % 2 != 0;

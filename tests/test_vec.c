@@ -609,9 +609,11 @@ static bool widening_holds(const struct vec_ops *ops, struct rng *rng, const flo
                               (double)got[i], (double)want);
         }
     }
-    ops->a_fma_at(got, a, b, c);
     for (int i = 0; i < n; i++)
         x[i] = fmaf(a[0], b[i], c[i]);
+    ops->a_fma_in(got, a, b, c);
+    if (!lanes_are("a_fma_in", got, x, n)) return false;
+    ops->a_fma_at(got, a, b, c);
     return lanes_are("a_fma_at", got, x, n);
 }
 

@@ -239,6 +239,11 @@ static void op_word_u4(float *to, const float *x, int u, int high)
     v_store(to, u == 0 ? v_word_u4(v, 0) : u == 1 ? v_word_u4(v, 1) : u == 2 ? v_word_u4(v, 2) : v_word_u4(v, 3));
 }
 
+static void op_a_fma_in(float *to, const float *a, const float *b, const float *c)
+{
+    v_store(to, a_fma_in(a_load1(a), 0, v_load(b), v_load(c)));
+}
+
 static void op_a_fma_at(float *to, const float *a, const float *b, const float *c)
 {
     v_store(to, a_fma_at(a, v_load(b), v_load(c)));
@@ -358,6 +363,7 @@ const struct vec_ops VEC_OPS = {
     .word_i8 = op_word_i8,
     .word_top = op_word_top,
     .word_u4 = op_word_u4,
+    .a_fma_in = op_a_fma_in,
     .a_fma_at = op_a_fma_at,
     .pair = op_pair,
     .store_pairs = op_store_pairs,

@@ -44,6 +44,7 @@ struct vec_ops {
     void (*word_i8)(float *to, const float *x, int u);         /* u < 4 */
     void (*word_top)(float *to, const float *x, int u);
     void (*word_u4)(float *to, const float *x, int u, int high);
+    void (*a_fma_in)(float *to, const float *a, const float *b, const float *c);
     void (*a_fma_at)(float *to, const float *a, const float *b, const float *c);
     /* pairs of bf16 in a float's place */
     void (*pair)(float *to, const float *x, const float *y);

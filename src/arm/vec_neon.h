@@ -305,6 +305,11 @@ static ALWAYS_INLINE vf a_fma(va a, int lane, vf b, vf c)
 #endif
 }
 
+static ALWAYS_INLINE vf a_fma_in(va a, int lane, vf b, vf c)
+{
+    return a_fma(a, lane, b, c);
+}
+
 static ALWAYS_INLINE vf a_fma_at(const float *p, vf b, vf c)
 {
     return a_fma(a_load1(p), 0, b, c);

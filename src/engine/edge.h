@@ -61,7 +61,7 @@ static ALWAYS_INLINE bool edge_pair_chain(const int vecs, const uint8_t *seen, c
         UNROLL
         for (int j = 0; j < vecs; j++)
             bv[j] = first && second ? bv[j] : first ? v_first_of_pair(bv[j]) : v_second_of_pair(bv[j]);
-        row_step(true, vecs, a_load1(p + k / 2), 0, bv, acc, &low);
+        row_step(true, false, vecs, a_load1(p + k / 2), 0, bv, acc, &low);
     }
     if (tile_in_doubt(true, low)) return false;
     row_store(vecs, acc, o);

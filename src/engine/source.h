@@ -119,7 +119,7 @@ static enum source source_of(const struct tril_job *job, const struct tril_task 
 /* Whether so many bytes are better asked for into the second level: a matter of the processor. */
 static bool asks_lower(const struct tril_job *job, int64_t bytes)
 {
-    return job->asks_lower && bytes >= LOWER_LEAST_BYTES;
+    return job->on_intel && bytes >= LOWER_LEAST_BYTES;
 }
 #endif
 #endif

@@ -8,6 +8,7 @@
  *
  * Parameters, set by the tier before inclusion:
  *   TILE_ROWS, TILE_VECS   the largest tile; it fills the register file
+ *   TILE_STEPS             steps of k in a turn of a whole tile's loop, 1 or 4
  *   V_LANES, V_REGS        floats in a vector, vector registers of the instruction set (vec_*.h)
  *   A_STEP, A_REGS         values of k in one register of A, registers of A alive at once (vec_*.h)
  *
@@ -29,6 +30,7 @@
 
 _Static_assert(TILE_ROWS *TILE_VECS + TILE_VECS + A_REGS <= V_REGS, "the tile does not fit the register file");
 _Static_assert(TILE_ROWS <= MAX_ROWS && TILE_VECS <= MAX_VECS, "the tile is spelled out up to 8 x 4");
+_Static_assert(TILE_STEPS == 1 || (TILE_STEPS == 4 && A_STEP == 1), "steps are spelled out");
 _Static_assert(PANEL % V_LANES == 0 && (A_STEP == 1 || A_STEP == 4), "a vector lies in one panel");
 
 /* Where the B operand lies: vector j of the tile at k is at  data + k * k_stride + offset of column j * V_LANES,  with
@@ -68,10 +70,11 @@ static ALWAYS_INLINE void row_zero(const int vecs, vf acc[MAX_VECS])
     if (vecs > 3) acc[3] = v_zero();
 }
 
-/* The tile's products: of floats, or, in pairs, of two bf16 each. */
-static ALWAYS_INLINE vf tile_product(const bool pairs, const va a, const int lane, const vf b, const vf c, vf *low)
+/* The tile's products: of floats, or, in pairs, of two bf16 each. A whole tile fills the register file. */
+static ALWAYS_INLINE vf tile_product(const bool pairs, const bool whole, const va a, const int lane, const vf b,
+                                     const vf c, vf *low)
 {
-    return pairs ? a_dot(a, lane, b, c, low) : a_fma(a, lane, b, c);
+    return pairs ? a_dot(a, lane, b, c, low) : whole ? a_fma_in(a, lane, b, c) : a_fma(a, lane, b, c);
 }
 
 /* Whether a chain of pairs may have met a sum that should have become 0. */
@@ -80,13 +83,13 @@ static ALWAYS_INLINE bool tile_in_doubt(const bool pairs, const vf low)
     return pairs && !V_DOT_EXACT && v_low_any(low);
 }
 
-static ALWAYS_INLINE void row_step(const bool pairs, const int vecs, const va a, const int lane, const vf b[MAX_VECS],
-                                   vf acc[MAX_VECS], vf *low)
+static ALWAYS_INLINE void row_step(const bool pairs, const bool whole, const int vecs, const va a, const int lane,
+                                   const vf b[MAX_VECS], vf acc[MAX_VECS], vf *low)
 {
-    acc[0] = tile_product(pairs, a, lane, b[0], acc[0], low);
-    if (vecs > 1) acc[1] = tile_product(pairs, a, lane, b[1], acc[1], low);
-    if (vecs > 2) acc[2] = tile_product(pairs, a, lane, b[2], acc[2], low);
-    if (vecs > 3) acc[3] = tile_product(pairs, a, lane, b[3], acc[3], low);
+    acc[0] = tile_product(pairs, whole, a, lane, b[0], acc[0], low);
+    if (vecs > 1) acc[1] = tile_product(pairs, whole, a, lane, b[1], acc[1], low);
+    if (vecs > 2) acc[2] = tile_product(pairs, whole, a, lane, b[2], acc[2], low);
+    if (vecs > 3) acc[3] = tile_product(pairs, whole, a, lane, b[3], acc[3], low);
 }
 
 static ALWAYS_INLINE void row_load(const int vecs, vf acc[MAX_VECS], const float *from)
@@ -149,10 +152,12 @@ static ALWAYS_INLINE void tile_lane(const bool pairs, const int first, const int
                                     const va av[MAX_ROWS], const float *a, const size_t a_row, const struct tile_b *b,
                                     tile_acc acc, vf *low)
 {
+    const bool whole = first == 0 && vecs == TILE_VECS;
     vf bv[MAX_VECS];
     tile_columns(vecs, b, bv);
 #define DO(r)                                                                                                          \
-    if (tile_has(first, r)) row_step(pairs, vecs, A_STEP > 1 ? av[r] : a_load1(a + r * a_row), lane, bv, acc[r], low);
+    if (tile_has(first, r))                                                                                            \
+        row_step(pairs, whole, vecs, A_STEP > 1 ? av[r] : a_load1(a + r * a_row), lane, bv, acc[r], low);
     EACH_ROW(DO)
 #undef DO
 }
@@ -186,6 +191,12 @@ static ALWAYS_INLINE size_t tile_run(const bool pairs, const int first, const in
 {
     for (; A_STEP > 1 && k + A_STEP <= end; k += A_STEP)
         tile_step(pairs, first, vecs, true, a + k, a_row, b, acc, low);
+    for (; TILE_STEPS > 1 && first == 0 && vecs == TILE_VECS && !pairs && k + TILE_STEPS <= end; k += TILE_STEPS) {
+        tile_step(false, 0, vecs, false, a + k, a_row, b, acc, low);
+        tile_step(false, 0, vecs, false, a + k + 1, a_row, b, acc, low);
+        tile_step(false, 0, vecs, false, a + k + 2, a_row, b, acc, low);
+        tile_step(false, 0, vecs, false, a + k + 3, a_row, b, acc, low);
+    }
     for (; k < end; k++)
         tile_step(pairs, first, vecs, false, a + k, a_row, b, acc, low);
     return k;
@@ -269,7 +280,7 @@ static ALWAYS_INLINE void tile_half_step(const int vecs, const float *a, const s
     if (vecs > 1) bv[1] = v_first_of_pair(bv[1]);
     if (vecs > 2) bv[2] = v_first_of_pair(bv[2]);
     if (vecs > 3) bv[3] = v_first_of_pair(bv[3]);
-    row_step(true, vecs, a_load1(a), 0, bv, acc, low);
+    row_step(true, false, vecs, a_load1(a), 0, bv, acc, low);
 }
 
 /* O[r][column] = fma(O, old[r], chain * fresh[r]), the chain of row r over k < end[r], end ascending. In pairs end
@@ -329,7 +340,7 @@ static ALWAYS_INLINE size_t tile_half_run(const int first, const int vecs, const
 #define DO(r)                                                                                                          \
     if (tile_has(first, r)) {                                                                                          \
         av[r] = a_load1(a + r * a_row + k);                                                                            \
-        row_step(false, vecs, av[r], 0, bv, acc[r], &none);                                                            \
+        row_step(false, false, vecs, av[r], 0, bv, acc[r], &none);                                                     \
         if (r % 2 == 1) pair_step(first, r - 1, av, columns, &half[r / 2]);                                            \
     }
         EACH_ROW(DO)

@@ -44,6 +44,7 @@
  *   a_load(p)                               p[0] ... p[A_STEP - 1]
  *   a_load1(p)                              p[0] (lane 0)
  *   a_fma(a, lane, b, c)                    b * (value `lane` of a) + c, rounded once
+ *   a_fma_in(a, lane, b, c)                 a_fma() whose result surely takes c's register
  *   a_fma_at(p, b, c)                       b * p[0] + c, rounded once, p[0] read anew each time where that is cheaper
  *
  * Two rows' halves in one vector, where vectors are so wide that half of one is worth the trouble: V_HALF is 1, or 0.

@@ -12,8 +12,9 @@
  */
 #include "vec_avx2.h"
 
-#define TILE_ROWS 6
-#define TILE_VECS 2
+#define TILE_ROWS  6
+#define TILE_VECS  2
+#define TILE_STEPS 1
 
 #include "engine/attend.h"
 #include "engine/convert.h"

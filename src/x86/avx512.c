@@ -17,8 +17,9 @@
  */
 #include "vec_avx512.h"
 
-#define TILE_ROWS 6
-#define TILE_VECS 4
+#define TILE_ROWS  6
+#define TILE_VECS  4
+#define TILE_STEPS 4
 
 #include "engine/attend.h"
 #include "engine/convert.h"

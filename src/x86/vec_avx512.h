@@ -334,6 +334,15 @@ static ALWAYS_INLINE vf a_fma(va a, int lane, vf b, vf c)
     return _mm512_fmadd_ps(a, b, c);
 }
 
+/* The instruction, because around _mm512_fmadd_ps gcc 12 puts sums where a factor was and moves them back; one of 24 is
+ * stored then. */
+static ALWAYS_INLINE vf a_fma_in(va a, int lane, vf b, vf c)
+{
+    (void)lane;
+    __asm__("vfmadd231ps %2, %1, %0" : "+v"(c) : "v"(b), "v"(a));
+    return c;
+}
+
 /* The instruction, because compilers load a value once for several fma. That is right beside nothing but fma; where
  * other vector instructions run as well, one with a memory operand leaves them a register port: 4.0 against 4.4 cycles
  * for four fma and the widening of a vector on Zen 4. */

@@ -83,7 +83,7 @@ static uint32_t features_by_the_book(const struct tril_x86_state *x)
     avx512 = 0;
 #endif
     return (avx2 ? TRIL_CPU_AVX2 : 0) | (avx512 ? TRIL_CPU_AVX512 : 0) |
-           (avx2 && x->vendor == GENU ? TRIL_CPU_ASKS_LOWER : 0) |
+           (avx2 && x->vendor == GENU ? TRIL_CPU_INTEL : 0) |
            (avx512 && has(x->leaf7_1_eax, AVX512_BF16) ? TRIL_CPU_AVX512_BF16 : 0);
 }
 
@@ -125,18 +125,16 @@ START_TEST(known_x86_machines)
         {"Nehalem", {11, 0x0098e3bd, 0, 0, 0, GENU}, 0},
         {"Sandy Bridge", {13, 0x1fbae3ff, 0, 0, 7, GENU}, 0},
         {"Ivy Bridge", {13, 0x7fbae3ff, 0x281, 0, 7, GENU}, 0},
-        {"Haswell", {13, 0x7ffafbff, 0x27ab, 0, 7, GENU}, TRIL_CPU_AVX2 | TRIL_CPU_ASKS_LOWER},
+        {"Haswell", {13, 0x7ffafbff, 0x27ab, 0, 7, GENU}, TRIL_CPU_AVX2 | TRIL_CPU_INTEL},
         {"Haswell, OS without XSAVE", {13, 0x77fafbff, 0x27ab, 0, 0, GENU}, 0},
         {"Haswell, OS saves xmm only", {13, 0x7ffafbff, 0x27ab, 0, 3, GENU}, 0},
         {"Skylake server",
          {22, 0x7ffefbff, 0xd39ffffb, 0, 0xe7, GENU},
-         TRIL_CPU_AVX2 | TRIL_CPU_AVX512 | TRIL_CPU_ASKS_LOWER},
-        {"Skylake server, OS saves ymm only",
-         {22, 0x7ffefbff, 0xd39ffffb, 0, 7, GENU},
-         TRIL_CPU_AVX2 | TRIL_CPU_ASKS_LOWER},
+         TRIL_CPU_AVX2 | TRIL_CPU_AVX512 | TRIL_CPU_INTEL},
+        {"Skylake server, OS saves ymm only", {22, 0x7ffefbff, 0xd39ffffb, 0, 7, GENU}, TRIL_CPU_AVX2 | TRIL_CPU_INTEL},
         {"Knights Landing",
          {13, 0x7ff8f3bf, 0x1c0d23ab, 0, 0xe7, GENU},
-         TRIL_CPU_AVX2 | TRIL_CPU_ASKS_LOWER}, /* F, CD, ER, PF only */
+         TRIL_CPU_AVX2 | TRIL_CPU_INTEL}, /* F, CD, ER, PF only */
         {"Zen 4",
          {16, 0x7ef8320b, 0xf1bf97a9, 0x20, 0xe7, AUTH},
          TRIL_CPU_AVX2 | TRIL_CPU_AVX512 | TRIL_CPU_AVX512_BF16},
