@@ -54,7 +54,7 @@ static ALWAYS_INLINE void few_lanes(const bool singly, const int rows, const flo
     if (u < V_LANES) {                                                                                                 \
         few_lane(rows, A_STEP > 1 ? u % 4 : 0, av, q + u, at, t[u % V_LANES], acc);                                    \
         if (!singly) few_ask_share(lower, taken, SQUARE_LINES, u, V_LANES);                                            \
-        if (singly && u % 4 < 3) few_pull(stream, 1);                                                                  \
+        if (singly && u % 4 < 3) few_pull_as(false, stream, 1);                                                        \
     }
     EACH_LANE(DO)
 #undef DO
