@@ -11,9 +11,9 @@
 #define TRIL_CPU_NEON        4u
 #define TRIL_CPU_AVX512_BF16 8u /* on top of AVX512 */
 
-/* No tier needs it. Intel's cores want memory asked for, and values laid out, otherwise than others:
- * engine/few_stream.h, engine/block.h. */
-#define TRIL_CPU_INTEL 16u
+/* No tier needs these, and no result hangs on them: what is fastest on the core. */
+#define TRIL_CPU_ASKS_LOWER 16u /* lines asked for into the second level, not the first: engine/few_stream.h */
+#define TRIL_CPU_PACKS_FAR  32u /* values packed where their rows lie far apart: engine/block.h */
 
 struct tril_x86_state {
     uint32_t max_leaf;    /* CPUID 0: eax */

@@ -31,7 +31,8 @@ const struct tril_tier tril_tiers[] = {
 const int tril_tier_count = (int)(sizeof(tril_tiers) / sizeof(tril_tiers[0]));
 
 static _Atomic(const struct tril_kernels *) in_use = &tril_kernels_scalar;
-static atomic_bool chosen, intel;
+static atomic_bool chosen;
+static atomic_uint machine;
 
 static int index_of(const char *name)
 {
@@ -54,7 +55,7 @@ static uint32_t features(void)
 {
 #if defined(__x86_64__) || defined(__i386__) || defined(__aarch64__)
     const uint32_t found = tril_cpu_features();
-    atomic_store_explicit(&intel, (found & TRIL_CPU_INTEL) != 0, memory_order_relaxed);
+    atomic_store_explicit(&machine, found, memory_order_relaxed);
     return found;
 #else
     return 0;
@@ -86,9 +87,9 @@ const struct tril_kernels *tril_kernels_in_use(void)
     return atomic_load_explicit(&in_use, memory_order_acquire);
 }
 
-bool tril_on_intel(void)
+uint32_t tril_machine(void)
 {
-    return atomic_load_explicit(&intel, memory_order_relaxed);
+    return atomic_load_explicit(&machine, memory_order_relaxed);
 }
 
 const char *tril_isa(void)

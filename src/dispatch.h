@@ -20,7 +20,8 @@ const struct tril_kernels *tril_choose(uint32_t features, const char *ceiling);
 /* The tier in use. */
 const struct tril_kernels *tril_kernels_in_use(void);
 
-/* Whether the machine has TRIL_CPU_INTEL; known from tril_kernels_in_use() on. */
-bool tril_on_intel(void);
+/* The machine's feature bits of cpu.h, as they were read last: known from tril_kernels_in_use() on. Reading them anew
+ * may take a hypervisor's help and far more time than a call. */
+uint32_t tril_machine(void);
 
 #endif

@@ -29,7 +29,8 @@ struct tril_job {
     const int32_t *pages;      /* paged K/V: the sequences' block tables, checked, one behind the other */
     float log2_scale;          /* c = round(scale * log2 e): t = round(s * c) */
     float cap_scale, log2_cap; /* with a soft-cap t = tanh(s * cap_scale) * log2_cap instead */
-    bool on_intel;             /* what is asked of memory, and where values lie, goes by the core; no bit does */
+    bool asks_lower;           /* TRIL_CPU_ASKS_LOWER of cpu.h */
+    bool packs_far;            /* TRIL_CPU_PACKS_FAR */
 };
 
 /* A partial result of one row, to be folded. */

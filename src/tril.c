@@ -1,5 +1,6 @@
 /* The public calls: check, plan, run. No SIMD, no arithmetic but the scale. */
 #include "check.h"
+#include "cpu.h"
 #include "dispatch.h"
 #include "fold.h"
 #include "team.h"
@@ -164,7 +165,8 @@ static tril_status run(const tril_attention *call, enum tril_operation operation
         .log2_scale = tril_log2(scale),
         .cap_scale = tril_cap_scale(scale, checked.call.softcap),
         .log2_cap = tril_log2(checked.call.softcap),
-        .on_intel = tril_on_intel(),
+        .asks_lower = (tril_machine() & TRIL_CPU_ASKS_LOWER) != 0,
+        .packs_far = (tril_machine() & TRIL_CPU_PACKS_FAR) != 0,
     };
     if (threads == 1)
         do_all(&job, kernels, area);

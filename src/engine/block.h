@@ -370,6 +370,10 @@ static unsigned rows_seeing(const struct tril_job *job, const struct tril_task *
     return any;
 }
 
+/* How far apart values are packed, and for how many rows at least, where job->packs_far. */
+#define FAR_TOKEN_BYTES 2048
+#define FAR_LEAST_ROWS  256
+
 /* The block's values, as the tile reads them. In place where that is f32 rows of whole panels and the tile is wide
  * enough to take several cache lines of a row at once: it saves the copy, 2 % of a prompt's time at head size 128. A
  * narrow tile would come back to each row, a token's stride from the next, once per 16 columns, and loses up to 8 %.
@@ -381,7 +385,7 @@ static struct tile_b block_values(const struct tril_job *job, const struct tril_
     const bool pairs = in_pairs(job);
     const bool rows = v->dtype == TRIL_F32 && tril_keys_together(job, first, keys) == keys;
     if (TILE_VECS * V_LANES >= 4 * PANEL && job->call->v_dim % PANEL == 0 && rows && !pairs &&
-        !(job->on_intel && v->token_stride >= 2048 && tril_task_rows(job, task) >= 256))
+        !(job->packs_far && v->token_stride >= FAR_TOKEN_BYTES && tril_task_rows(job, task) >= FAR_LEAST_ROWS))
         return (struct tile_b){(const float *)(const void *)rows_from(job, task, v, first, task->head).data,
                                (size_t)v->token_stride / sizeof(float), PANEL};
     struct stretch s[2];

@@ -363,8 +363,7 @@ static void few_open(struct few_stream *s, const struct tril_job *job, const str
     s->value_step = few_step(v, job->call->v_dim, rows);
     if (source >= SOURCE_BOTH && few_by_page(job))
         few_step_by_page(s, (int)job->call->block_tokens, few_at_once(k, dims, rows));
-    const int64_t row = tril_row_bytes(k->dtype, dims) + tril_row_bytes(v->dtype, job->call->v_dim);
-    const int64_t bytes = (task->keys - task->first) * task->heads * row;
+    const int64_t bytes = (task->keys - task->first) * task->heads * source_row_bytes(job);
     s->lower = few_is_wide(k) && (job->weights != NULL || few_is_wide(v)) && asks_lower(job, bytes);
     s->far = !s->lower && source >= SOURCE_BOTH && v->dtype == TRIL_F32 && rows <= FEW_FAR_ROWS;
     s->singly = s->far && source == SOURCE_MEMORY && k->dtype == TRIL_F32 && !panels && rows <= FEW_SINGLE_ROWS;

@@ -14,6 +14,14 @@ enum source {
     SOURCE_MEMORY,
 };
 
+/* Bytes of one key of one head and of its value. Where there are only weights nobody has checked the values. */
+static int64_t source_row_bytes(const struct tril_job *job)
+{
+    const tril_attention *call = job->call;
+    const int64_t key = tril_row_bytes(call->k.dtype, call->qk_dim);
+    return job->weights != NULL ? key : key + tril_row_bytes(call->v.dtype, call->v_dim);
+}
+
 #if defined TRIL_TELL_SOURCE
 /* tests/sources_table.c */
 extern int tril_told_source(void);
@@ -62,8 +70,7 @@ static const char *source_row(const struct tril_job *job, const struct tril_task
 
 static enum source source_of(const struct tril_job *job, const struct tril_task *task)
 {
-    const tril_attention *call = job->call;
-    const int64_t row = tril_row_bytes(call->k.dtype, call->qk_dim) + tril_row_bytes(call->v.dtype, call->v_dim);
+    const int64_t row = source_row_bytes(job);
     int64_t blocks = 0;
     for (int64_t first = task->first; first < task->keys; first = tril_next_block(task, first))
         blocks++;
@@ -119,7 +126,7 @@ static enum source source_of(const struct tril_job *job, const struct tril_task 
 /* Whether so many bytes are better asked for into the second level: a matter of the processor. */
 static bool asks_lower(const struct tril_job *job, int64_t bytes)
 {
-    return job->on_intel && bytes >= LOWER_LEAST_BYTES;
+    return job->asks_lower && bytes >= LOWER_LEAST_BYTES;
 }
 #endif
 #endif

@@ -28,7 +28,7 @@ uint32_t tril_x86_features(const struct tril_x86_state *state)
     if ((state->xcr0 & XMM_YMM) != XMM_YMM) return features;
     if ((state->leaf7_ebx & AVX2) == 0) return features;
     features |= TRIL_CPU_AVX2;
-    if (state->vendor == INTEL) features |= TRIL_CPU_INTEL;
+    if (state->vendor == INTEL) features |= TRIL_CPU_ASKS_LOWER | TRIL_CPU_PACKS_FAR;
 #ifndef __APPLE__ /* macOS switches zmm state on at first use, which XCR0 does not show */
     if ((state->xcr0 & XMM_YMM_OP_ZMM) != XMM_YMM_OP_ZMM) return features;
     if ((state->leaf7_ebx & for_avx512) != for_avx512) return features;

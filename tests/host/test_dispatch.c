@@ -51,6 +51,8 @@ static const int xcr0_bits[] = {XMM_STATE, YMM_STATE, OPMASK, ZMM_UPPER_HALVES, 
 enum { MACHINES = 1 << 15 };
 enum { GENU = 'G' | 'e' << 8 | 'n' << 16 | 'u' << 24, AUTH = 'A' | 'u' << 8 | 't' << 16 | 'h' << 24 }; /* leaf 0, ebx */
 
+enum { ON_INTEL = TRIL_CPU_ASKS_LOWER | TRIL_CPU_PACKS_FAR };
+
 /* Machine number `n`: bit i of it switches the i-th of the bits above; all others as in `rest`. */
 static struct tril_x86_state machine(int n, uint32_t max_leaf, uint32_t vendor, uint64_t rest)
 {
@@ -82,8 +84,7 @@ static uint32_t features_by_the_book(const struct tril_x86_state *x)
 #ifdef __APPLE__
     avx512 = 0;
 #endif
-    return (avx2 ? TRIL_CPU_AVX2 : 0) | (avx512 ? TRIL_CPU_AVX512 : 0) |
-           (avx2 && x->vendor == GENU ? TRIL_CPU_INTEL : 0) |
+    return (avx2 ? TRIL_CPU_AVX2 : 0) | (avx512 ? TRIL_CPU_AVX512 : 0) | (avx2 && x->vendor == GENU ? ON_INTEL : 0) |
            (avx512 && has(x->leaf7_1_eax, AVX512_BF16) ? TRIL_CPU_AVX512_BF16 : 0);
 }
 
@@ -125,16 +126,14 @@ START_TEST(known_x86_machines)
         {"Nehalem", {11, 0x0098e3bd, 0, 0, 0, GENU}, 0},
         {"Sandy Bridge", {13, 0x1fbae3ff, 0, 0, 7, GENU}, 0},
         {"Ivy Bridge", {13, 0x7fbae3ff, 0x281, 0, 7, GENU}, 0},
-        {"Haswell", {13, 0x7ffafbff, 0x27ab, 0, 7, GENU}, TRIL_CPU_AVX2 | TRIL_CPU_INTEL},
+        {"Haswell", {13, 0x7ffafbff, 0x27ab, 0, 7, GENU}, TRIL_CPU_AVX2 | ON_INTEL},
         {"Haswell, OS without XSAVE", {13, 0x77fafbff, 0x27ab, 0, 0, GENU}, 0},
         {"Haswell, OS saves xmm only", {13, 0x7ffafbff, 0x27ab, 0, 3, GENU}, 0},
-        {"Skylake server",
-         {22, 0x7ffefbff, 0xd39ffffb, 0, 0xe7, GENU},
-         TRIL_CPU_AVX2 | TRIL_CPU_AVX512 | TRIL_CPU_INTEL},
-        {"Skylake server, OS saves ymm only", {22, 0x7ffefbff, 0xd39ffffb, 0, 7, GENU}, TRIL_CPU_AVX2 | TRIL_CPU_INTEL},
+        {"Skylake server", {22, 0x7ffefbff, 0xd39ffffb, 0, 0xe7, GENU}, TRIL_CPU_AVX2 | TRIL_CPU_AVX512 | ON_INTEL},
+        {"Skylake server, OS saves ymm only", {22, 0x7ffefbff, 0xd39ffffb, 0, 7, GENU}, TRIL_CPU_AVX2 | ON_INTEL},
         {"Knights Landing",
          {13, 0x7ff8f3bf, 0x1c0d23ab, 0, 0xe7, GENU},
-         TRIL_CPU_AVX2 | TRIL_CPU_INTEL}, /* F, CD, ER, PF only */
+         TRIL_CPU_AVX2 | ON_INTEL}, /* F, CD, ER, PF only */
         {"Zen 4",
          {16, 0x7ef8320b, 0xf1bf97a9, 0x20, 0xe7, AUTH},
          TRIL_CPU_AVX2 | TRIL_CPU_AVX512 | TRIL_CPU_AVX512_BF16},
