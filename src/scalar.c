@@ -12,14 +12,14 @@
  * exact there, and the sum, rounded to double and then to float, is right unless the double lies exactly between two
  * floats, or the float would be subnormal. Then the sum is rounded to odd instead, which makes the second rounding
  * right (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums: proved algorithms using rounding to odd",
- * 2008). */
+ * 2008). The rare case is kept out of the loops: a tenth of the suites' time. */
 #ifdef __FP_FAST_FMAF
 static float fma_once(float a, float b, float c)
 {
     return __builtin_fmaf(a, b, c);
 }
 #else
-static float round_to_odd(double p, double c, double s)
+static __attribute__((noinline)) float round_to_odd(double p, double c, double s)
 {
     const double back = s - p, error = (p - (s - back)) + (c - back); /* Knuth's two-sum: p + c == s + error */
     uint64_t bits;
@@ -29,7 +29,7 @@ static float round_to_odd(double p, double c, double s)
     return (float)s;
 }
 
-static float fma_once(float a, float b, float c)
+static inline __attribute__((always_inline)) float fma_once(float a, float b, float c)
 {
     const double p = (double)a * (double)b, s = p + (double)c;
     uint64_t bits;

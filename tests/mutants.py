@@ -429,7 +429,7 @@ FIRST = {
     'minus_zero_max': 'zero_scores',
     'panels_of_a_run': 'few_rows',
     'pair_last_key': 'poisoned_future',
-    'value_head': 'poisoned_future',
+    'value_head': 'few_rows',
     'convert_ties': 'convert_known',
     'packed_of_batch': 'numbered_down',
     'last_block_short': 'every_tail',
@@ -444,6 +444,14 @@ FIRST = {
     'divided_too_early': 'long_rows',
     'query_head': 'numbered',
     'sink_twice': 'counted',
+    'half_of_missing_row': 'sequence_lengths',
+    'half_columns': 'head_sizes',
+    'prefix_one_less': 'pairs_of_options',
+    'rows_of_halves': 'planted',
+    'half_lines_of_rows': 'planted',
+    'half_lines_of_one_side': 'planted',
+    'wide_second_half': 'planted',
+    'second_of_pair': 'planted',
 }
 
 

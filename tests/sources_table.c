@@ -1,7 +1,7 @@
-/* The AVX-512 tier, compiled otherwise than the library's. TRIL_TELL_SOURCE: it is told where keys and values come
- * from, which the library finds out by the clock (src/engine/source.h), and what the processor is, in turn each of the
- * answers, so that every way of asking for memory has its results compared. TRIL_ASK_ALWAYS: it finds out for itself,
- * of the few keys of a test too. */
+/* The AVX-512 tier with TRIL_TELL_SOURCE: it is told where keys and values come from, which the library finds out by
+ * the clock (src/engine/source.h), and what the processor is, in turn each of the answers, so that every way of asking
+ * for memory has its results compared. And it asks the clock, of the few keys of a test too, if only to be seen reading
+ * nothing that it may not. */
 #include <stdatomic.h>
 
 #include "table.h"

@@ -22,35 +22,16 @@ static int64_t source_row_bytes(const struct tril_job *job)
     return job->weights != NULL ? key : key + tril_row_bytes(call->v.dtype, call->v_dim);
 }
 
-#if defined TRIL_TELL_SOURCE
-/* tests/sources_table.c */
-extern int tril_told_source(void);
-extern bool tril_told_lower(void);
-
-static enum source source_of(const struct tril_job *job, const struct tril_task *task)
-{
-    (void)job;
-    (void)task;
-    return (enum source)tril_told_source();
-}
-
-static bool asks_lower(const struct tril_job *job, int64_t bytes)
-{
-    (void)job;
-    (void)bytes;
-    return tril_told_lower();
-}
-
-#elif defined V_TICKS
+#ifdef V_TICKS
 
 /* The question takes a quarter of a microsecond, of memory several. Tests ask it always. */
-#ifdef TRIL_ASK_ALWAYS
+#ifdef TRIL_TELL_SOURCE
 #define SOURCE_LEAST_BYTES ((int64_t)1)
 #else
 #define SOURCE_LEAST_BYTES ((int64_t)1 << 20)
 #endif
 
-#define SOURCE_READS           8
+#define SOURCE_READS 8
 /* A multiplication takes three cycles. Read like that, a line of the shared cache took 85 to 145 cycles (Zen 5), where
  * half of them were in memory 150 to 300, and all of them 450 to 2500: where pages are looked up as well. */
 #define SOURCE_MULTIPLICATIONS 128
@@ -68,7 +49,7 @@ static const char *source_row(const struct tril_job *job, const struct tril_task
     return rows_from(job, task, &job->call->k, key, task->head + i % task->heads).data;
 }
 
-static enum source source_of(const struct tril_job *job, const struct tril_task *task)
+static enum source source_by_clock(const struct tril_job *job, const struct tril_task *task)
 {
     const int64_t row = source_row_bytes(job);
     int64_t blocks = 0;
@@ -110,7 +91,7 @@ static enum source source_of(const struct tril_job *job, const struct tril_task 
 
 #else
 
-static enum source source_of(const struct tril_job *job, const struct tril_task *task)
+static enum source source_by_clock(const struct tril_job *job, const struct tril_task *task)
 {
     (void)job;
     (void)task;
@@ -119,7 +100,32 @@ static enum source source_of(const struct tril_job *job, const struct tril_task 
 
 #endif
 
-#ifndef TRIL_TELL_SOURCE
+#ifdef TRIL_TELL_SOURCE
+/* tests/sources_table.c */
+extern int tril_told_source(void);
+extern bool tril_told_lower(void);
+
+/* Asks, but goes by what it is told. */
+static enum source source_of(const struct tril_job *job, const struct tril_task *task)
+{
+    (void)source_by_clock(job, task);
+    return (enum source)tril_told_source();
+}
+
+static bool asks_lower(const struct tril_job *job, int64_t bytes)
+{
+    (void)job;
+    (void)bytes;
+    return tril_told_lower();
+}
+
+#else
+
+static enum source source_of(const struct tril_job *job, const struct tril_task *task)
+{
+    return source_by_clock(job, task);
+}
+
 /* Less is in the second level itself, if it was read before. */
 #define LOWER_LEAST_BYTES ((int64_t)1 << 20)
 

@@ -99,9 +99,11 @@ START_TEST(every_x86_machine)
             for (int n = 0; n < MACHINES; n++) {
                 const struct tril_x86_state x = machine(n, leaves[l], vendors[i / COUNT(rest)], rest[i % COUNT(rest)]);
                 const uint32_t is = tril_x86_features(&x), wanted = features_by_the_book(&x);
-                ck_assert_msg(is == wanted, "max leaf %u, leaf 1 ecx %08x, leaf 7 ebx %08x, xcr0 %llx: %u, not %u",
-                              x.max_leaf, x.leaf1_ecx, x.leaf7_ebx, (unsigned long long)x.xcr0, is, wanted);
                 count[is & 15]++;
+                if (is == wanted)
+                    continue; /* an assertion takes a microsecond even if it holds, here two million times */
+                ck_abort_msg("max leaf %u, leaf 1 ecx %08x, leaf 7 ebx %08x, xcr0 %llx: %u, not %u", x.max_leaf,
+                             x.leaf1_ecx, x.leaf7_ebx, (unsigned long long)x.xcr0, is, wanted);
             }
         }
     }

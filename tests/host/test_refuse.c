@@ -34,7 +34,7 @@ enum {
 /* Two sequences: 3 queries at the end of 5 keys, a prompt of 2. */
 enum { HEADS = 4, KV_HEADS = 2, DIM = 8, QUERIES = 5, KEYS = 7, COLUMNS = 5, PACKED = 3 + 4 + 5 + 1 + 2, TAIL = 16 };
 enum { PARTS = 3, PANEL = 16, PANELS = 2 };
-enum { ROW = DIM * 4, Q_TOKEN = HEADS * ROW, K_TOKEN = KV_HEADS * ROW, GAP = 1024, ROOM = 1 << 20 };
+enum { ROW = DIM * 4, Q_TOKEN = HEADS * ROW, K_TOKEN = KV_HEADS * ROW, GAP = 1024, ROOM = 1 << 19 };
 /* Stored types: heads of whole blocks. Pages: the first sequence has 3 of them, the last in part, the second 2. */
 enum { WIDE = 32, PAGE = 16, PAGES = 6, TABLE = 24, LONG = 40, SHORT = 20 };
 enum { PAGE_BYTES = PAGE * K_TOKEN };
@@ -180,8 +180,10 @@ static void expect(const char *name, const char *function, tril_status is, int w
                   tril_status_text(is), wanted, tril_status_text((tril_status)wanted));
     /* A table is copied into the workspace while it is checked. */
     if (is == TRIL_ERR_BLOCK_TABLE) memcpy(arena.workspace, before.workspace, sizeof(arena.workspace));
-    if (is != TRIL_OK) expect_untouched(name, function);
-    memcpy(&arena, &before, sizeof(arena));
+    if (is != TRIL_OK)
+        expect_untouched(name, function);
+    else
+        memcpy(&arena, &before, sizeof(arena));
 }
 
 /* The statuses that this setup must get from the three calls. */
