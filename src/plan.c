@@ -20,9 +20,10 @@ static int64_t max_of(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+/* n >= 0. Without a division where one will do: a call of one token has seen nine of them. */
 static int64_t ceil_div(int64_t n, int64_t by)
 {
-    return (n + by - 1) / by;
+    return n <= by ? n > 0 : (n + by - 1) / by;
 }
 
 static int64_t round_up(int64_t n, int64_t to)
@@ -38,10 +39,10 @@ static int log2_of(int64_t n)
     return log;
 }
 
-static int64_t gcd(int64_t a, int64_t b)
+static int gcd(int a, int b)
 {
     while (b != 0) {
-        const int64_t r = a % b;
+        const int r = a % b;
         a = b;
         b = r;
     }
@@ -118,7 +119,7 @@ static void unit_of(const struct tril_plan *plan, const tril_attention *call, co
     unit->head = head;
     unit->heads = 1;
     if (unit->few) {
-        const int64_t fit = TRIL_FEW_ROWS_IN_ALL / rows;
+        const int64_t fit = TRIL_FEW_ROWS_IN_ALL / (int)rows;
         const int64_t most = min_of(plan->few_heads, max_of(fit, 1));
         const int64_t even = ceil_div(call->kv_heads, ceil_div(call->kv_heads, most)); /* all units alike */
         unit->heads = min_of(even, call->kv_heads - head);
@@ -299,10 +300,11 @@ bool tril_plan_make(struct tril_plan *plan, const tril_attention *call, const tr
     plan->whole = weights != NULL && weights->form == TRIL_WEIGHTS_COLUMN_SUMS;
     plan->splits = weights == NULL || (!plan->whole && weights->dtype == TRIL_F32);
     plan->last_rows = plan->whole && weights->last_rows > 0 ? weights->last_rows : INT64_MAX;
-    plan->group = call->q_heads / call->kv_heads;
+    const int group = call->q_heads / call->kv_heads;
+    plan->group = group;
     /* Whole tiles: the smallest number of positions whose rows are a multiple of the tile's, as often as it fits. */
-    const int64_t step = blocking->tile_rows / gcd(blocking->tile_rows, plan->group);
-    const int64_t steps = blocking->task_rows / (step * plan->group);
+    const int step = blocking->tile_rows / gcd(blocking->tile_rows, group);
+    const int64_t steps = blocking->task_rows / (step * group);
     plan->positions = steps > 0 ? steps * step : 1;
     plan->v_row = round_up(call->v_dim, TRIL_PANEL);
     plan->few_rows = call->math == TRIL_MATH_F32 ? blocking->few_rows : 0;

@@ -122,8 +122,7 @@ static void few_keys(const struct tril_job *job, const struct tril_task *task, i
 static void few_scores(const struct tril_job *job, const struct tril_task *task, int64_t first, float *ws,
                        struct few_stream *stream)
 {
-    const tril_tensor *x = &job->call->k;
-    const int step = stream->key_step, most = stream->key_heads, dims = job->call->qk_dim;
+    const int step = stream->key_step, most = stream->key_heads;
     struct stretch part[2];
     const int parts = block_stretches(task, first, few_keys_of(task, first), part);
     COUNT_BLOCKS(parts > 0 ? task->heads : 0);
@@ -132,7 +131,7 @@ static void few_scores(const struct tril_job *job, const struct tril_task *task,
             const int n = end - i < step ? end - i : step;
             for (int64_t head = 0, heads; head < task->heads; head += heads) {
                 heads = task->heads - head < most ? 1 : most;
-                few_budget(stream, job, task, head, heads, x, dims, n);
+                few_budget(stream, job, task, head, heads, &stream->of_keys, n);
                 const int done = heads > 1 ? few_two_heads(job, task, first + i, n, head, ws, stream) : 0;
                 for (int64_t h = head; h < head + heads && done < n; h++)
                     few_keys(job, task, first + i, n, h, done, ws, stream);
@@ -236,7 +235,7 @@ static void few_values(const struct tril_job *job, const struct tril_task *task,
         for (int k = part[j].from; k < part[j].to; k += step) {
             const int n = part[j].to - k < step ? part[j].to - k : step;
             for (int64_t head = 0; head < task->heads; head++) {
-                few_budget(stream, job, task, head, 1, x, job->call->v_dim, n);
+                few_budget(stream, job, task, head, 1, &stream->of_values, n);
                 if (typed)
                     few_typed_values(job, task, row, first + k, n, head, row_end, edge, ws, stream);
                 else
