@@ -11,7 +11,8 @@
 #define TRIL_CPU_NEON        4u
 #define TRIL_CPU_AVX512_BF16 8u /* on top of AVX512 */
 
-/* No tier needs these, and no result hangs on them: what is fastest on the core. */
+/* No tier needs these, and no result hangs on them: what is fastest on the core. Where lines are asked for into a lower
+ * level, a short call's first keys are not asked for at all. */
 #define TRIL_CPU_ASKS_LOWER 16u /* lines asked for into the second level, not the first: engine/few_stream.h */
 #define TRIL_CPU_PACKS_FAR  32u /* values packed where their rows lie far apart: engine/block.h */
 

@@ -124,7 +124,7 @@ static int few_keys_of(const struct tril_task *task, int64_t first)
     return task->keys - first < TRIL_KEY_BLOCK ? (int)(task->keys - first) : TRIL_KEY_BLOCK;
 }
 
-/* What of a token is in a row: how many tokens that is, and how many lines. */
+/* What lies in one piece: tokens, 1 or 16, and lines. See few_run_of(). */
 struct few_run {
     int tokens, lines;
 };
