@@ -312,8 +312,8 @@ WIDE = [
     ('wide_words', 'x86/vec_avx512.h', 'v_words_of(p + 3 * stride, stride);', 'v_words_of(p + 2 * stride, stride);'),
     ('wide_second_half', 'x86/vec_avx512.h', '_mm512_extracti64x4_epi64(h, 1)', '_mm512_extracti64x4_epi64(h, 0)'),
     # keys in two vectors side by side
-    ('half_lines_of_rows', 'x86/vec_avx512.h', 'r[4 + c] = _mm512_shuffle_f32x4(x[c], y[c], 0xdd);',
-     'r[4 + c] = _mm512_shuffle_f32x4(x[c], y[c], 0x88);'),
+    ('half_lines_of_rows', 'x86/vec_avx512.h', 'r[4 + c] = _mm512_shuffle_f32x4(x, y, 0xdd);',
+     'r[4 + c] = _mm512_shuffle_f32x4(x, y, 0x88);'),
     ('half_lines_of_one_side', 'engine/few_stored.h', 'v_half_lines(k[i].data + at, k[i].stride, t[i])',
      'v_half_lines(k[0].data + at, k[0].stride, t[i])'),
     ('second_of_pair', 'engine/few_stored.h', 'keys[1][i] = h[1];', 'keys[1][i] = h[i == 0];'),
@@ -322,8 +322,8 @@ WIDE = [
     # kernels of more rows
     ('rows_of_halves', 'engine/few_stored.h', 'few_typed_dots(type, FEW_HALF_ROWS, rows, 1,',
      'few_typed_dots(type, FEW_HALF_ROWS, rows - (rows == 7), 1,'),
-    ('rows_of_most_dots', 'engine/few_dots.h', 'DOTS(few_dots_4, false, FEW_DOTS_ROWS)',
-     'DOTS(few_dots_4, false, FEW_DOTS_ROWS - 1)'),
+    ('rows_of_most_dots', 'engine/few_dots.h', 'few_wide(16, rows', 'few_wide(15, rows'),
+    ('last_half_of_a_key', 'engine/few_dots.h', 'const bool more = left >= 2 * HALF', 'const bool more = left >= 3 * HALF'),
     # two rows' last columns in one vector
     ('half_columns', 'engine/tile.h', 'o += vecs * V_LANES;', 'o += (vecs - (vecs > 2)) * V_LANES;'),
     ('half_of_missing_row', 'engine/tile.h', 'pair_fold(2 * i >= first,', 'pair_fold(true,'),

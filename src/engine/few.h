@@ -86,7 +86,7 @@ static void few_keys(const struct tril_job *job, const struct tril_task *task, i
     float *s = ws + job->plan->s + (size_t)(head * rows) * FEW_ROW + (size_t)(key % TRIL_KEY_BLOCK);
     const bool typed = few_is_typed(x, dims, rows);
     const int most = few_is_half(x->dtype) ? FEW_HALF_ROWS : FEW_TYPED_ROWS, most_sides = few_sides(x, rows);
-    if (typed || (x->layout == TRIL_ROWS && x->dtype == TRIL_F32 && rows <= FEW_TURNED_ROWS)) {
+    if (typed || (x->layout == TRIL_ROWS && x->dtype == TRIL_F32 && rows <= FEW_TURNED_ROWS && dims >= V_LANES)) {
         for (int sides; done + V_LANES <= n; done += sides * V_LANES) {
             struct tril_rows k[FEW_SIDES];
             sides = n - done >= FEW_SIDES * V_LANES ? most_sides : 1;

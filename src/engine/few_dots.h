@@ -9,14 +9,14 @@
 #define EACH_LANE(DO)                                                                                                  \
     DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11) DO(12) DO(13) DO(14) DO(15)
 
-/* The most rows of a kernel that turns keys of f32 over: beside a vector for each lane there are registers for so many.
- */
-#define FEW_DOTS_ROWS (V_LANES == PANEL ? 14 : TILE_ROWS)
-#define FEW_MAX_ROWS  14
+/* The most rows of a kernel that turns keys of f32 over: beside a vector for each lane there are registers for 14 of
+ * them, beside half as many for 16. */
+#define FEW_DOTS_ROWS (V_LANES == PANEL ? 16 : TILE_ROWS)
+#define FEW_MAX_ROWS  16
 _Static_assert(FEW_DOTS_ROWS <= FEW_MAX_ROWS, "rows of few_dots()");
 
 /* See EACH_ROW. */
-#define EACH_FEW_ROW(DO) EACH_ROW(DO) DO(8) DO(9) DO(10) DO(11) DO(12) DO(13)
+#define EACH_FEW_ROW(DO) EACH_ROW(DO) DO(8) DO(9) DO(10) DO(11) DO(12) DO(13) DO(14) DO(15)
 
 /* Where `rows` rows of a kernel begin, row floats apart, of which `real` are there, and more than rows - step: the last
  * of them takes the places of the others, too. */
@@ -71,8 +71,9 @@ static ALWAYS_INLINE void few_square(const char *k, const int64_t stride, const 
     v_transpose(t);
 }
 
-/* Up to so many rows of f32 keys are turned over again for every FEW_DOTS_ROWS of them; more share packed panels. */
-#define FEW_TURNED_ROWS (V_LANES == PANEL ? 3 * FEW_DOTS_ROWS : FEW_DOTS_ROWS)
+/* For up to so many rows keys of f32 are turned over again for every FEW_DOTS_ROWS of them; more share packed panels,
+ * as do keys of fewer dims than a vector has lanes. */
+#define FEW_TURNED_ROWS (V_LANES == PANEL ? 42 : FEW_DOTS_ROWS)
 
 /* Numbers of rows for which there is a kernel are multiples of it, and FEW_DOTS_ROWS. Of others the last row takes part
  * more than once, which costs less than more kernels would in code: in vectors of a whole line, four chains of fma take
@@ -115,7 +116,7 @@ static NOINLINE void few_last_dots(const int rows, const int left, const float *
     }
 }
 
-/* s[r][0 ... V_LANES - 1] = the scores of `rows` rows and V_LANES keys. */
+/* s[r][0 ... V_LANES - 1] = the scores of `rows` rows and V_LANES keys of at least as many dims. */
 static ALWAYS_INLINE void few_dots(const bool singly, const int rows, const int real, const float *q, const int dims,
                                    const char *k, const int64_t stride, float *s, struct few_stream *stream)
 {
@@ -128,19 +129,67 @@ static ALWAYS_INLINE void few_dots(const bool singly, const int rows, const int 
     if (r < rows) acc[r] = v_zero();
     EACH_FEW_ROW(DO)
 #undef DO
-    for (; left >= V_LANES; left -= V_LANES, q += V_LANES, k += V_LANES * sizeof(float)) {
+    do {
         const char *rows_at = k;
         vf t[V_LANES];
         __asm__("" : "+r"(rows_at)); /* gcc 12 keeps a pointer to each of the rows otherwise, and spills them and t */
         few_square(rows_at, stride, V_LANES, t);
         few_lanes(singly, rows, q, at, t, acc, stream);
-    }
+        left -= V_LANES;
+        q += V_LANES;
+        k += V_LANES * sizeof(float);
+    } while (left >= V_LANES);
 #define DO(r)                                                                                                          \
     if (r < rows) v_store(s + s_at[r], acc[r]);
     EACH_FEW_ROW(DO)
 #undef DO
     if (left > 0) few_last_dots(real, left, q, dims, k, stride, s);
 }
+
+#if V_LANES == PANEL
+/* few_dots() of so many rows that half a square is turned over at a time, and the next half while this one's lanes are
+ * multiplied: its rows take the registers of lanes that are done with. */
+static ALWAYS_INLINE void few_wide(const int rows, const int real, const float *q, const int dims, const char *k,
+                                   const int64_t stride, float *s, struct few_stream *stream)
+{
+    enum { HALF = V_LANES / 2, LINES = SQUARE_LINES / 2 };
+    size_t at[FEW_MAX_ROWS], s_at[FEW_MAX_ROWS];
+    few_places(rows, FEW_DOTS_STEP, real, (size_t)dims, at);
+    few_places(rows, FEW_DOTS_STEP, real, FEW_ROW, s_at);
+    vf acc[FEW_MAX_ROWS], t[HALF];
+    const bool lower = stream->lower;
+    int left = dims;
+#define DO(r)                                                                                                          \
+    if (r < rows) acc[r] = v_zero();
+    EACH_FEW_ROW(DO)
+#undef DO
+    v_half_lines(k, stride, t);
+    do {
+        const bool more = left >= 2 * HALF;
+        const char *taken = few_take(stream, LINES), *next = (const char *)q; /* where there is no more: anything */
+        const int64_t apart = more ? stride : 0;
+        k += HALF * sizeof(float);
+        if (more) next = k;
+#define DO(u)                                                                                                          \
+    if (u < HALF) {                                                                                                    \
+        few_lane(rows, 0, NULL, q + u, at, t[u % HALF], acc);                                                          \
+        few_ask_share(lower, taken, LINES, u, HALF);                                                                   \
+        if (u == HALF / 2 - 1) v_half_lines_of8(next, apart, t);                                                       \
+        if (u == HALF - 1) v_half_lines_of8(next + HALF * apart, apart, t + HALF / 2);                                 \
+    }
+        EACH_LANE(DO)
+#undef DO
+        v_half_lines_join(t);
+        left -= HALF;
+        q += HALF;
+    } while (left >= HALF);
+#define DO(r)                                                                                                          \
+    if (r < rows) v_store(s + s_at[r], acc[r]);
+    EACH_FEW_ROW(DO)
+#undef DO
+    if (left > 0) few_last_dots(real, left, q, dims, k, stride, s);
+}
+#endif
 
 #define DOTS_ARGS                                                                                                      \
     const int rows, const float *q, const int dims, const char *k, const int64_t stride, float *s,                     \
@@ -153,7 +202,15 @@ static ALWAYS_INLINE void few_dots(const bool singly, const int rows, const int 
 DOTS(few_dots_1, false, FEW_DOTS_STEP)
 DOTS(few_dots_2, false, 2 * FEW_DOTS_STEP)
 DOTS(few_dots_3, false, 3 * FEW_DOTS_STEP)
-#if FEW_DOTS_ROWS > 3 * FEW_DOTS_STEP
+#if V_LANES == PANEL
+static NOINLINE void few_dots_4(DOTS_ARGS)
+{
+    if (rows <= 14)
+        few_wide(14, rows, q, dims, k, stride, s, stream);
+    else
+        few_wide(16, rows, q, dims, k, stride, s, stream);
+}
+#elif FEW_DOTS_ROWS > 3 * FEW_DOTS_STEP
 DOTS(few_dots_4, false, FEW_DOTS_ROWS)
 #endif
 #if FEW_SINGLE_ROWS > 0
