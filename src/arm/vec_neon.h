@@ -17,6 +17,7 @@
 #define V_LANES 4
 #define V_REGS  32
 #define V_HALF  0
+#define V_LOWER 0
 #define A_STEP  4
 #define A_REGS  TILE_ROWS /* a tile row's register of A stays while its four values are used */
 

@@ -225,7 +225,7 @@ static void few_values(const struct tril_job *job, const struct tril_task *task,
     const tril_tensor *x = &job->call->v;
     const int rows = few_rows_of(job, task), step = stream->value_step;
     const bool typed = few_is_typed(x, job->call->v_dim, rows);
-    struct few_stream none = {.budget = 0};
+    struct few_stream none = {.idle = stream->idle};
     bool edge = false;
     for (int r = 0; r < rows; r++)
         edge |= few_is_edge(job, task, &row[r], first);

@@ -38,12 +38,17 @@ static ALWAYS_INLINE void few_lane(const int rows, const int lane, const va av[F
 #undef DO
 }
 
-/* V_LANES values of the rows' queries, times t. */
+/* Whether the next square's rows are read one by one between the lanes of this one, whose registers they take: all of
+ * them at once would wait for each other, while nothing more is asked for. */
+#define FEW_READS_AHEAD (V_LANES == PANEL)
+
+/* V_LANES values of the rows' queries, times t; and then in t the rows at `next`, `apart` bytes from each other. */
 static ALWAYS_INLINE void few_lanes(const bool singly, const int rows, const float *q, const size_t at[FEW_MAX_ROWS],
-                                    const vf t[V_LANES], vf acc[FEW_MAX_ROWS], struct few_stream *stream)
+                                    vf t[V_LANES], const char *next, const int64_t apart, vf acc[FEW_MAX_ROWS],
+                                    struct few_stream *stream)
 {
-    const char *taken = singly ? NULL : few_take(stream, SQUARE_LINES);
-    const bool lower = stream->lower;
+    enum { PARTS = V_LANES / FEW_TAKES };
+    struct few_lines taken = {NULL, NULL};
     va av[FEW_MAX_ROWS] = {a_load1(q)}; /* not used where A_STEP is 1, but compilers want it to have a value */
     _Static_assert(A_STEP == 1 || A_STEP == V_LANES, "a register of A holds the values of one transposition");
 #define DO(r)                                                                                                          \
@@ -52,22 +57,35 @@ static ALWAYS_INLINE void few_lanes(const bool singly, const int rows, const flo
 #undef DO
 #define DO(u)                                                                                                          \
     if (u < V_LANES) {                                                                                                 \
+        if (!singly && u % PARTS == 0) taken = few_take_more(stream);                                                  \
         few_lane(rows, A_STEP > 1 ? u % 4 : 0, av, q + u, at, t[u % V_LANES], acc);                                    \
-        if (!singly) few_ask_share(lower, taken, SQUARE_LINES, u, V_LANES);                                            \
+        if (!singly) few_ask_share(true, &taken, &acc[0], FEW_TAKE_LINES, u % PARTS, PARTS);                           \
         if (singly && u % 4 < 3) few_pull_as(false, stream, 1);                                                        \
+        if (!singly && FEW_READS_AHEAD) {                                                                              \
+            V_BEHIND(next, acc[0]);                                                                                    \
+            t[u % V_LANES] = v_load((const float *)(const void *)next);                                                \
+            V_HERE(t[u % V_LANES]);                                                                                    \
+            next += apart;                                                                                             \
+        }                                                                                                              \
     }
     EACH_LANE(DO)
 #undef DO
 }
 
-/* V_LANES keys x V_LANES dims (dims of them real), transposed in registers. */
-static ALWAYS_INLINE void few_square(const char *k, const int64_t stride, const int dims, vf t[V_LANES])
+/* V_LANES keys x V_LANES dims (dims of them real), not transposed yet. */
+static ALWAYS_INLINE void few_rows_of_square(const char *k, const int64_t stride, const int dims, vf t[V_LANES])
 {
     UNROLL
     for (int i = 0; i < V_LANES; i++) {
         const float *row = (const float *)(const void *)(k + i * stride);
         t[i] = dims >= V_LANES ? v_load(row) : v_load_part(row, dims);
     }
+}
+
+/* The same, transposed in registers. */
+static ALWAYS_INLINE void few_square(const char *k, const int64_t stride, const int dims, vf t[V_LANES])
+{
+    few_rows_of_square(k, stride, dims, t);
     v_transpose(t);
 }
 
@@ -129,12 +147,19 @@ static ALWAYS_INLINE void few_dots(const bool singly, const int rows, const int 
     if (r < rows) acc[r] = v_zero();
     EACH_FEW_ROW(DO)
 #undef DO
+    vf t[V_LANES];
+    if (!singly && FEW_READS_AHEAD) few_rows_of_square(k, stride, V_LANES, t);
     do {
-        const char *rows_at = k;
-        vf t[V_LANES];
+        const char *rows_at = k, *next = (const char *)q; /* where there is no more: anything */
+        int64_t apart = 0;
         __asm__("" : "+r"(rows_at)); /* gcc 12 keeps a pointer to each of the rows otherwise, and spills them and t */
-        few_square(rows_at, stride, V_LANES, t);
-        few_lanes(singly, rows, q, at, t, acc, stream);
+        if (singly || !FEW_READS_AHEAD) few_rows_of_square(rows_at, stride, V_LANES, t);
+        if (left >= 2 * V_LANES) {
+            next = rows_at + V_LANES * sizeof(float);
+            apart = stride;
+        }
+        v_transpose(t);
+        few_lanes(singly, rows, q, at, t, next, apart, acc, stream);
         left -= V_LANES;
         q += V_LANES;
         k += V_LANES * sizeof(float);
@@ -157,7 +182,6 @@ static ALWAYS_INLINE void few_wide(const int rows, const int real, const float *
     few_places(rows, FEW_DOTS_STEP, real, (size_t)dims, at);
     few_places(rows, FEW_DOTS_STEP, real, FEW_ROW, s_at);
     vf acc[FEW_MAX_ROWS], t[HALF];
-    const bool lower = stream->lower;
     int left = dims;
 #define DO(r)                                                                                                          \
     if (r < rows) acc[r] = v_zero();
@@ -166,14 +190,15 @@ static ALWAYS_INLINE void few_wide(const int rows, const int real, const float *
     v_half_lines(k, stride, t);
     do {
         const bool more = left >= 2 * HALF;
-        const char *taken = few_take(stream, LINES), *next = (const char *)q; /* where there is no more: anything */
+        struct few_lines taken = few_take_more(stream);
+        const char *next = (const char *)q; /* where there is no more: anything */
         const int64_t apart = more ? stride : 0;
         k += HALF * sizeof(float);
         if (more) next = k;
 #define DO(u)                                                                                                          \
     if (u < HALF) {                                                                                                    \
         few_lane(rows, 0, NULL, q + u, at, t[u % HALF], acc);                                                          \
-        few_ask_share(lower, taken, LINES, u, HALF);                                                                   \
+        few_ask_share(true, &taken, &acc[0], LINES, u, HALF);                                                          \
         if (u == HALF / 2 - 1) v_half_lines_of8(next, apart, t);                                                       \
         if (u == HALF - 1) v_half_lines_of8(next + HALF * apart, apart, t + HALF / 2);                                 \
     }

@@ -44,8 +44,8 @@ static ALWAYS_INLINE void few_halves(const tril_dtype type, const int sides, con
                                      const int64_t at, few_acc acc, struct few_stream *stream)
 {
     const int pairs = few_pairs(sides);
-    const char *taken = few_take(stream, SQUARE_LINES);
-    const bool lower = stream->lower;
+    const int parts = pairs / FEW_TAKES;
+    struct few_lines taken = {NULL, NULL};
     vf t[FEW_SIDES][V_LANES], h[2], keys[2][FEW_SIDES];
     if (sides == 1) few_square(k->data + at, k->stride, V_LANES, t[0]);
 #if V_LANES == PANEL
@@ -56,6 +56,7 @@ static ALWAYS_INLINE void few_halves(const tril_dtype type, const int sides, con
 #endif
 #define DO(u)                                                                                                          \
     if (u < pairs) {                                                                                                   \
+        if (u % parts == 0) taken = V_LANES == PANEL ? few_take(stream, FEW_TAKE_LINES) : few_take_more(stream);       \
         UNROLL                                                                                                         \
         for (int i = 0; i < sides; i++) {                                                                              \
             if (type == TRIL_F16)                                                                                      \
@@ -66,9 +67,9 @@ static ALWAYS_INLINE void few_halves(const tril_dtype type, const int sides, con
             keys[1][i] = h[1];                                                                                         \
         }                                                                                                              \
         few_typed_lane(sides, rows, q + 2 * u, q_at, apart, keys[0], acc);                                             \
+        few_ask_share(true, &taken, &acc[0][0], FEW_TAKE_LINES, 2 * (u % parts), 2 * parts);                           \
         few_typed_lane(sides, rows, q + 2 * u + 1, q_at, apart, keys[1], acc);                                         \
-        V_BEHIND(taken, acc[0][0]);                                                                                    \
-        few_ask_share(lower, taken, SQUARE_LINES, u, pairs);                                                           \
+        few_ask_share(true, &taken, &acc[0][0], FEW_TAKE_LINES, 2 * (u % parts) + 1, 2 * parts);                       \
     }
     EACH_LANE(DO)
 #undef DO
@@ -97,12 +98,11 @@ static ALWAYS_INLINE void few_bytes(const tril_dtype type, const int rows, const
     for (int i = 0; i < FEW_SIDES; i++)
         v_words(k[i].data + at, k[i].stride, t[i]);
     for (int left = type == TRIL_Q4_0; left >= 0; left--, q += 16) {
-        const char *taken = few_take(stream, lines);
+        struct few_lines taken = few_take(stream, lines);
 #define DO(u)                                                                                                          \
     few_byte(type, t, u, scale, keys);                                                                                 \
     few_typed_lane(FEW_SIDES, rows, q + u, q_at, 0, keys, acc);                                                        \
-    V_BEHIND(taken, acc[0][0]);                                                                                        \
-    few_ask_share(false, taken, lines, u, 16);
+    few_ask_share(false, &taken, &acc[0][0], lines, u, 16);
         EACH_LANE(DO)
 #undef DO
         if (left == 0) return;
@@ -227,6 +227,12 @@ static ALWAYS_INLINE void few_panel_fma(const float *q, const vf b[FEW_PANEL_VEC
     if (FEW_PANEL_VECS > 2) acc[FEW_PANEL_VECS - 1] = a_fma(a, 0, b[FEW_PANEL_VECS - 1], acc[FEW_PANEL_VECS - 1]);
 }
 
+static NOINLINE void few_panel_scales(const struct tril_rows *from, float scales[FEW_PANELS * PANEL])
+{
+    for (int i = 0; i < FEW_PANELS * PANEL; i++)
+        scales[i] = tril_scale_of(&from[i / PANEL], i % PANEL);
+}
+
 /* few_dots() on stored panels: the keys of the FEW_PANELS that begin at `from`. */
 static ALWAYS_INLINE void few_panel_dots(const tril_dtype type, const int rows, const int real, const float *q,
                                          const int dims, const struct tril_rows *from, float *s,
@@ -237,9 +243,10 @@ static ALWAYS_INLINE void few_panel_dots(const tril_dtype type, const int rows, 
     const int bytes = PANEL * (int)tril_unit_bytes(type),
               lines = 4 * FEW_PANELS * bytes / LINE_BYTES; /* of four dims */
     vf acc[MAX_ROWS][FEW_PANEL_VECS], scale[FEW_PANEL_VECS];
+    const bool singly = (type == TRIL_F32 || few_is_half(type)) && lines % 4 == 0;
+    struct few_lines taken = {NULL, NULL};
     float scales[FEW_PANELS * PANEL];
-    for (int i = 0; type == TRIL_I8 && i < FEW_PANELS * PANEL; i++)
-        scales[i] = tril_scale_of(&from[i / PANEL], i % PANEL);
+    if (type == TRIL_I8) few_panel_scales(from, scales);
     UNROLL
     for (int j = 0; j < FEW_PANEL_VECS; j++)
         scale[j] = type == TRIL_I8 ? v_load(scales + j * V_LANES) : v_zero();
@@ -253,14 +260,21 @@ static ALWAYS_INLINE void few_panel_dots(const tril_dtype type, const int rows, 
 #undef DO
     for (int d = 0; d < dims; d++, q++, last++) {
         vf b[FEW_PANEL_VECS];
+        if (singly && d % 4 == 0) taken = few_take(stream, lines);
         UNROLL
         for (int j = 0; j < FEW_PANEL_VECS; j++)
             b[j] = load_vec(type, from[j * V_LANES / PANEL].data + (int64_t)d * bytes, j * V_LANES % PANEL, scale[j]);
 #define DO(r)                                                                                                          \
-    if (r < rows) few_panel_fma(few_row(r, rows, q, q_row, last), b, acc[r]);
+    if (r < rows) few_panel_fma(few_row(r, rows, q, q_row, last), b, acc[r]);                                          \
+    if (r < rows && singly) few_ask_share(true, &taken, &acc[r][0], lines / 4, r, rows);
         EACH_ROW(DO)
 #undef DO
-        if (lines < 4 ? d % 4 == 3 : d % 2 == 1) few_pull_as(few_is_half(type), stream, lines < 4 ? lines : lines / 2);
+        if (singly) {
+            taken.near += lines / 4 * LINE_BYTES;
+            taken.far += lines / 4 * LINE_BYTES;
+        } else if (d % 4 == 3) {
+            few_pull_as(few_is_half(type), stream, lines);
+        }
     }
 #define DO(r)                                                                                                          \
     if (r < rows) {                                                                                                    \
@@ -277,29 +291,29 @@ static ALWAYS_INLINE void few_panel_dots(const tril_dtype type, const int rows, 
     {                                                                                                                  \
         BY_ROWS(few_panel_dots, type, rows, q, dims, from, s, stream);                                                 \
     }
+#if V_LANES == PANEL
+PANEL_DOTS(f32, TRIL_F32)
+#endif
 PANEL_DOTS(f16, TRIL_F16)
 PANEL_DOTS(bf16, TRIL_BF16)
 PANEL_DOTS(i8, TRIL_I8)
 #undef PANEL_DOTS
 
 static void (*const few_panels_by_type[TRIL_DTYPE_COUNT])(TYPED_DOTS_ARGS) = {
-    [TRIL_F16] = few_panels_f16, [TRIL_BF16] = few_panels_bf16, [TRIL_I8] = few_panels_i8};
+#if V_LANES == PANEL
+    [TRIL_F32] = few_panels_f32,
+#endif
+    [TRIL_F16] = few_panels_f16,
+    [TRIL_BF16] = few_panels_bf16,
+    [TRIL_I8] = few_panels_i8};
 
-/* Every other row's value is loaded once: a core that does two fma a cycle (Zen 5) has not the loads for each of them
- * to read it anew, one that does one (Zen 4) is the better for it; see a_fma_at(). */
-static ALWAYS_INLINE vf few_typed_fma(const bool once, const float *p, const va a, const vf b, const vf acc)
+/* Vector v of a line of stored values, times each row's weight. */
+static ALWAYS_INLINE void few_typed_column(const int rows, const int v, const va av[MAX_ROWS], const vf b, tile_acc acc)
 {
-    return once ? a_fma(a, 0, b, acc) : a_fma_at(p, b, acc);
-}
-
-static ALWAYS_INLINE void few_typed_step(const bool once, const int vecs, const float *p, const vf b[MAX_VECS],
-                                         vf acc[MAX_VECS])
-{
-    const va a = a_load1(p);
-    acc[0] = few_typed_fma(once, p, a, b[0], acc[0]);
-    if (vecs > 1) acc[1] = few_typed_fma(once, p, a, b[1], acc[1]);
-    if (vecs > 2) acc[2] = few_typed_fma(once, p, a, b[2], acc[2]);
-    if (vecs > 3) acc[3] = few_typed_fma(once, p, a, b[3], acc[3]);
+#define DO(r)                                                                                                          \
+    if (r < rows) acc[r][v] = a_fma(av[r], 0, b, acc[r][v]);
+    EACH_ROW(DO)
+#undef DO
 }
 
 /* few_more() on stored values: keys k ... end - 1 of the block, those from 16 * u on in from[u]; columns d ... of a
@@ -312,6 +326,7 @@ static ALWAYS_INLINE void few_typed_more(const tril_dtype type, const int rows, 
     const float *last = p + (size_t)(real - 1) * FEW_ROW;
     const int bytes = 4 * (int)tril_row_bytes(type, TRIL_Q_BLOCK) * vecs * V_LANES / TRIL_Q_BLOCK; /* of four keys */
     const int lines = (bytes + LINE_BYTES - 1) / LINE_BYTES;
+    const bool singly = few_is_half(type) && lines % 4 == 0;
     tile_acc acc;
 #define DO(r)                                                                                                          \
     if (r < rows) row_load(vecs, acc[r], o + few_twice(r, rows, real) * o_row);
@@ -323,21 +338,26 @@ static ALWAYS_INLINE void few_typed_more(const tril_dtype type, const int rows, 
         const char *scales = type == TRIL_I8 ? x->scales + (int64_t)(k % PANEL) * x->scale_stride : NULL;
         const size_t whole = (k / PANEL + 1) * PANEL, stop = whole < end ? whole : end;
         for (; k < stop; k++, row += x->stride) {
-            vf b[MAX_VECS];
             const vf scale = type == TRIL_I8 ? v_set1(tril_load_f32(scales)) : v_zero();
             if (type == TRIL_I8) scales += x->scale_stride;
-            b[0] = load_vec(type, row, d, scale);
-            if (vecs > 1) b[1] = load_vec(type, row, d + V_LANES, scale);
-            if (vecs > 2) b[2] = load_vec(type, row, d + 2 * V_LANES, scale);
-            if (vecs > 3) b[3] = load_vec(type, row, d + 3 * V_LANES, scale);
+            struct few_lines taken = {NULL, NULL};
+            if (singly) taken = few_take(stream, lines / 4);
+            va av[MAX_ROWS];
 #define DO(r)                                                                                                          \
-    if (r < rows) few_typed_step(r % 2 == 0, vecs, r == rows - 1 ? last + k : p + r * FEW_ROW + k, b, acc[r]);
+    if (r < rows) av[r] = a_load1(r == rows - 1 ? last + k : p + r * FEW_ROW + k);
             EACH_ROW(DO)
 #undef DO
-            if (lines % 4 == 0)
-                few_pull_as(few_is_half(type), stream, lines / 4);
-            else if (k % 4 == 3)
-                few_pull_as(few_is_half(type), stream, lines);
+#define DO(v)                                                                                                          \
+    if (v < vecs) {                                                                                                    \
+        few_typed_column(rows, v, av, load_vec(type, row, d + v * V_LANES, scale), acc);                               \
+        if (singly) few_ask_share(true, &taken, &acc[0][v], lines / 4, v, vecs);                                       \
+    }
+            DO(0)
+            DO(1)
+            DO(2)
+            DO(3)
+#undef DO
+            if (!singly && k % 4 == 3) few_pull_as(few_is_half(type), stream, lines);
         }
     }
 #define DO(r)                                                                                                          \

@@ -63,10 +63,12 @@ static bool few_is_typed(const tril_tensor *x, int dims, int rows)
     return x->dtype != TRIL_F32 && x->layout == TRIL_ROWS && rows <= few_typed_most(x) && dims % TRIL_Q_BLOCK == 0;
 }
 
-/* Keys in panels of such a type, which need no transposition, have kernels as well: whole panels, any head size. */
+/* Keys in panels, which need no transposition, have kernels as well: whole panels, any head size. Of f32 in vectors of
+ * a whole line alone, and for as many rows as one of them takes. */
 static bool few_in_panels(const tril_tensor *x, int rows)
 {
-    return x->dtype != TRIL_F32 && x->layout == TRIL_PANELS && rows <= few_typed_most(x);
+    if (x->layout != TRIL_PANELS) return false;
+    return x->dtype == TRIL_F32 ? V_LANES == PANEL && rows <= FEW_TYPED_ROWS : rows <= few_typed_most(x);
 }
 
 /* How many vectors of stored keys a kernel takes side by side: few rows are few chains, and a core with two fma units
@@ -103,7 +105,8 @@ static bool few_by_two(const tril_tensor *x, int dims, int rows, enum source sou
 /* See FEW_STEP; narrow rows reach less far. */
 static int few_step(const tril_tensor *x, int dims, int rows)
 {
-    return few_is_typed(x, dims, rows) || few_in_panels(x, rows) ? FEW_TYPED_STEP : FEW_STEP;
+    const bool narrow = x->dtype != TRIL_F32 && (few_is_typed(x, dims, rows) || few_in_panels(x, rows));
+    return narrow ? FEW_TYPED_STEP : FEW_STEP;
 }
 
 /* Whether values go into the chains from where they lie: there is no place for more than FEW_STEP of others. */
@@ -157,6 +160,10 @@ struct few_stream {
     const int32_t *page;
     const char *base;
     int64_t page_stride;
+    /* A page in strands, see few_strands(): pieces of it, 0 for none, which one is asked for, and where they lie. */
+    int pieces, piece;
+    int64_t strand;
+    const char *page_at;
 };
 
 /* Bytes of one row, or, in panels, of 16. */
@@ -185,6 +192,23 @@ static ALWAYS_INLINE int64_t few_share(const struct few_run *run, const struct t
     return lines / heads * n_heads + (more < 0 ? 0 : more < n_heads ? more : n_heads);
 }
 
+/* Of lines in sequence an Intel core reads on by itself, across its own pages, but for that it has to see a long
+ * sequence. The host's pages, wherever they lie, are none; so four parts of each are asked for in turns, FEW_PIECE
+ * lines at a time: four sequences, through which the core runs ahead at once. */
+#define FEW_STRANDS 4
+#define FEW_PIECE   8
+
+static void few_strands(struct few_stream *s)
+{
+    const int64_t lines = s->of_page * s->run;
+    if (lines % (FEW_STRANDS * FEW_PIECE) != 0) return;
+    s->pieces = (int)(lines / FEW_PIECE);
+    s->piece = 0;
+    s->strand = lines / FEW_STRANDS * LINE_BYTES;
+    s->page_at = s->p;
+    s->left = s->run = FEW_PIECE;
+}
+
 /* The keys or the values of the block at s->first. */
 static void few_stream_block(struct few_stream *s, const struct tril_job *job, const struct tril_task *task)
 {
@@ -201,6 +225,7 @@ static void few_stream_block(struct few_stream *s, const struct tril_job *job, c
     s->p = rows_from(job, task, x, first, task->head).data;
     s->left = s->run = lines;
     s->gap = tokens * x->token_stride - lines * LINE_BYTES;
+    s->pieces = 0;
     s->block_left = (int64_t)(tokens == 1 ? keys : (keys + PANEL - 1) / PANEL) * lines;
     if (s->gap == 0 && page == 0) s->left = s->run = (int)s->block_left; /* no gap at all */
     s->runs = s->of_page = INT64_MAX;
@@ -211,6 +236,7 @@ static void few_stream_block(struct few_stream *s, const struct tril_job *job, c
     s->page_stride = x->block_stride;
     s->of_page = page / tokens;
     s->runs = s->of_page - (first - at * page) / tokens;
+    if (s->lower && s->gap == 0 && s->runs == s->of_page) few_strands(s);
 }
 
 /* Called between arithmetic, but seldom. gcc knows that vectors survive such a call (-fipa-ra), clang does not. */
@@ -226,6 +252,14 @@ static FEW_ASIDE void few_turn(struct few_stream *s)
     s->budget -= s->left;
     s->p += s->gap + (int64_t)s->left * LINE_BYTES;
     s->left = s->run;
+    if (s->pieces > 0) {
+        if (++s->piece == s->pieces) {
+            s->page_at = s->base + *++s->page * s->page_stride;
+            s->piece = 0;
+        }
+        s->p = s->page_at + s->piece % FEW_STRANDS * s->strand + s->piece / FEW_STRANDS * (FEW_PIECE * LINE_BYTES);
+        return;
+    }
     if (--s->runs > 0) return;
     s->p = s->base + *++s->page * s->page_stride;
     s->runs = s->of_page;
@@ -269,22 +303,19 @@ static ALWAYS_INLINE void few_pull(struct few_stream *s, const int n)
     few_pull_as(true, s, n);
 }
 
-/* How far in front of the requests the processor's pages are touched, each by its first line. */
+/* Narrow vectors, whose requests are not one by one enough for an Intel core to read on by itself: each of its pages is
+ * touched, by its first line, this far in front of the requests. Otherwise it finds out where a page is when that line
+ * is asked for, and whatever comes behind waits for it. */
+#define FEW_TOUCHES     (V_LANES < PANEL)
 #define FEW_TOUCH_AHEAD 8192
 #define FEW_PAGE_BYTES  4096
 
-/* Touches the pages in front of what the work at hand may ask for: otherwise an Intel core finds out where a page is
- * when the first of its lines is asked for, and whatever comes behind waits for that. Runs without gaps alone. */
+/* For what the work at hand may ask for. */
 static void few_touch(const struct few_stream *s)
 {
-    const uintptr_t p = (uintptr_t)s->p, begin = p + FEW_TOUCH_AHEAD, end = begin + (uintptr_t)s->budget * LINE_BYTES;
-    const int64_t left = /* in the host's page */
-        s->page != NULL ? ((s->runs - 1) * s->run + s->left) * LINE_BYTES : INT64_MAX;
-    for (uintptr_t at = (begin + FEW_PAGE_BYTES - 1) / FEW_PAGE_BYTES * FEW_PAGE_BYTES; at < end;
-         at += FEW_PAGE_BYTES) {
-        const int64_t behind = (int64_t)(at - p) - left;
-        few_ask(true, behind < 0 ? (const char *)at : s->base + s->page[1] * s->page_stride + behind);
-    }
+    const uintptr_t begin = (uintptr_t)s->p + FEW_TOUCH_AHEAD, end = begin + (uintptr_t)s->budget * LINE_BYTES;
+    for (uintptr_t at = (begin + FEW_PAGE_BYTES - 1) / FEW_PAGE_BYTES * FEW_PAGE_BYTES; at < end; at += FEW_PAGE_BYTES)
+        few_ask(true, (const char *)at);
 }
 
 /* n lines without asking for them. */
@@ -332,7 +363,7 @@ static void few_allow(struct few_stream *s, const struct tril_job *job, const st
     s->budget = (int)(s->over ? 0 : lines < s->block_left ? lines : s->block_left);
     s->block_left -= s->budget;
     s->owed = s->over ? 0 : lines - s->budget;
-    if (s->lower && s->gap == 0) few_touch(s);
+    if (FEW_TOUCHES && s->lower && s->gap == 0 && s->pieces == 0) few_touch(s);
 }
 
 /* Asks for what is left of the work before, and allows as much to n keys or values of the heads as they are themselves.
@@ -355,6 +386,10 @@ static void few_budget(struct few_stream *s, const struct tril_job *job, const s
 /* Lines that a transposition in registers takes: V_LANES keys x V_LANES floats or pairs of halves. Bytes take less. */
 #define SQUARE_LINES (V_LANES * V_LANES * (int)sizeof(float) / LINE_BYTES)
 
+/* How many of them are taken at once. */
+#define FEW_TAKE_LINES (SQUARE_LINES < FEW_PIECE ? SQUARE_LINES : FEW_PIECE)
+#define FEW_TAKES      (SQUARE_LINES / FEW_TAKE_LINES)
+
 /* Whether a step should be one page if pages come from memory: to take one head through several of them before the
  * others have had their turn in the first costs a fifth of the memory's speed, whatever is asked for. */
 static bool few_by_page(const struct tril_job *job)
@@ -362,11 +397,11 @@ static bool few_by_page(const struct tril_job *job)
     return job->call->block_tokens > 0 && few_is_wide(&job->call->v);
 }
 
-static void few_step_by_page(struct few_stream *s, int page, int at_once)
+static void few_step_shorter(struct few_stream *s, int most, int at_once)
 {
-    const int keys = page < at_once ? at_once : page;
+    const int keys = most < at_once ? at_once : most;
     if (keys < s->key_step) s->key_step = keys;
-    if (page < s->value_step) s->value_step = page;
+    if (most < s->value_step) s->value_step = most;
 }
 
 /* Longer steps spare the values' chains loads and stores, but heads take turns over so many bytes: from more a
@@ -391,9 +426,10 @@ static void few_open(struct few_stream *s, const struct tril_job *job, const str
     s->key_step = few_step(k, dims, rows);
     s->value_step = few_step(v, job->call->v_dim, rows);
     if (source >= SOURCE_BOTH && few_by_page(job))
-        few_step_by_page(s, (int)job->call->block_tokens, few_at_once(k, dims, rows));
+        few_step_shorter(s, (int)job->call->block_tokens, few_at_once(k, dims, rows));
     const int64_t bytes = (task->keys - task->first) * task->heads * source_row_bytes(job);
     s->lower = few_is_wide(k) && (job->weights != NULL || few_is_wide(v)) && asks_lower(job, bytes);
+    if (s->lower && !FEW_TOUCHES) few_step_shorter(s, FEW_STEP, few_at_once(k, dims, rows)); /* 64 KiB, not 128 */
     s->far = !s->lower && source >= SOURCE_BOTH && v->dtype == TRIL_F32 && rows <= FEW_FAR_ROWS;
     s->singly = s->far && source == SOURCE_MEMORY && k->dtype == TRIL_F32 && !panels && rows <= FEW_SINGLE_ROWS;
     s->dry = source == SOURCE_CACHE && panels;
@@ -417,37 +453,63 @@ static void few_open(struct few_stream *s, const struct tril_job *job, const str
 /* Where a token's rows are fewer lines than a kernel takes at once: what one of n calls may ask for, before it. */
 static void few_pull_short(struct few_stream *s, int n)
 {
-    if (s->run >= SQUARE_LINES) return;
+    if (s->run >= FEW_TAKE_LINES) return;
     for (int left = s->budget / n; left > 0; left--)
         few_pull(s, 1);
 }
 
-/* n lines that a transposition will ask for between its lanes, SQUARE_LINES at most. */
-static ALWAYS_INLINE const char *few_take(struct few_stream *s, const int n)
+/* Lines that are asked for one by one between arithmetic: into the first level from `near`, into the second from `far`.
+ * One of the two are idle lines, which costs less than a branch at every request. */
+struct few_lines {
+    const char *near, *far;
+};
+
+/* n lines, SQUARE_LINES at most, for the arithmetic at hand to ask for; idle ones where fewer are allowed. */
+static ALWAYS_INLINE struct few_lines few_take(struct few_stream *s, const int n)
 {
     __asm__("" : "+m"(*s));
     const char *taken = s->idle;
-    if (s->budget >= n && s->run >= SQUARE_LINES) {
+    if (s->budget >= n && s->run >= n) {
         taken = s->p;
         s->budget -= n;
         s->p += n * LINE_BYTES;
         s->left -= n;
         if (__builtin_expect(s->left <= 0, 0)) few_turn(s);
     }
-    return taken;
+    return s->lower ? (struct few_lines){s->idle, taken} : (struct few_lines){taken, s->idle};
+}
+
+/* As many as a transposition takes at once. */
+static FEW_ASIDE struct few_lines few_take_more(struct few_stream *s)
+{
+    return few_take(s, FEW_TAKE_LINES);
+}
+
+static ALWAYS_INLINE struct few_lines few_idle(const struct few_stream *s)
+{
+    return (struct few_lines){s->idle, s->idle};
 }
 
 /* gcc 12 puts all requests of a transposition in front of the arithmetic between which they belong. */
 #ifndef V_BEHIND
-#define V_BEHIND(p, v) ((void)0)
+#define V_BEHIND(p, v) ((void)(v))
+#endif
+#ifndef V_HERE
+#define V_HERE(v) ((void)(v))
 #endif
 
-/* Behind lane u of n: its share of the lines. */
-static ALWAYS_INLINE void few_ask_share(const bool lower, const char *taken, const int lines, const int u, const int n)
+/* Behind part u of n of the arithmetic: its share of the lines. An Intel core sees a sequence, and reads on by itself,
+ * if requests come one at a time. wide: see few_pull_as(). */
+static ALWAYS_INLINE void few_ask_share(const bool wide, struct few_lines *taken, vf *behind, const int lines,
+                                        const int u, const int n)
 {
+    V_BEHIND(taken->near, *behind);
+    if (wide && V_LOWER) V_BEHIND(taken->far, *behind);
     UNROLL
-    for (int i = lines * u / n; i < lines * (u + 1) / n; i++)
-        few_ask(lower, taken + i * LINE_BYTES);
+    for (int i = lines * u / n; i < lines * (u + 1) / n; i++) {
+        few_ask(false, taken->near + i * LINE_BYTES);
+        if (wide && V_LOWER) few_ask(true, taken->far + i * LINE_BYTES);
+    }
 }
 
 #endif

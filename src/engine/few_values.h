@@ -9,6 +9,60 @@
     const int rows, const float *p, const struct tile_b *b, size_t k, size_t end, float *o, size_t o_row,              \
         struct few_stream *stream
 
+#if V_LANES == PANEL
+/* Goes on with chains that lie in o, over keys k ... end - 1; b begins at k. Of `rows` rows the last may be the one
+ * before it once more. A line is read, multiplied, and another one asked for before the next one's turn: so they come
+ * from memory fastest. */
+static ALWAYS_INLINE void few_more_of(const int rows, const int real, const int vecs, const float *p,
+                                      const struct tile_b *b, size_t k, const size_t end, float *o, const size_t o_row,
+                                      struct few_stream *stream)
+{
+    const float *last = p + (size_t)(real - 1) * FEW_ROW;
+    struct tile_b at = *b;
+    tile_acc acc;
+#define DO(r)                                                                                                          \
+    if (r < rows) row_load(vecs, acc[r], o + few_twice(r, rows, real) * o_row);
+    EACH_ROW(DO)
+#undef DO
+    for (; k < end; k++, at.data += at.k_stride) {
+        struct few_lines taken = few_idle(stream);
+        if ((k & stream->pauses) == 0) taken = few_take(stream, vecs);
+        va av[MAX_ROWS];
+#define DO(r)                                                                                                          \
+    if (r < rows) av[r] = a_load1(r == rows - 1 ? last + k : p + r * FEW_ROW + k);
+        EACH_ROW(DO)
+#undef DO
+#define DO(v)                                                                                                          \
+    if (v < vecs) {                                                                                                    \
+        few_typed_column(rows, v, av, v_load(tile_b_at(&at, v)), acc);                                                 \
+        few_ask_share(true, &taken, &acc[0][v], vecs, v, vecs);                                                        \
+    }
+        DO(0)
+        DO(1)
+        DO(2)
+        DO(3)
+#undef DO
+    }
+#define DO(r)                                                                                                          \
+    if (r < rows) row_store(vecs, acc[r], o + few_twice(r, rows, real) * o_row);
+    EACH_ROW(DO)
+#undef DO
+}
+
+_Static_assert(TILE_ROWS == 6, "the numbers of rows are spelled out");
+
+static ALWAYS_INLINE void few_more(const int vecs, MORE_ARGS)
+{
+    if (rows == 1 && vecs == TILE_VECS)
+        few_more_of(1, rows, vecs, p, b, k, end, o, o_row, stream);
+    else if (rows <= 2)
+        few_more_of(2, rows, vecs, p, b, k, end, o, o_row, stream);
+    else if (rows <= 4)
+        few_more_of(4, rows, vecs, p, b, k, end, o, o_row, stream);
+    else
+        few_more_of(6, rows, vecs, p, b, k, end, o, o_row, stream);
+}
+#else
 /* The rows of a tile from `first` on, over keys k ... end - 1. */
 static ALWAYS_INLINE void few_run(const int first, const int vecs, const float *p, struct tile_b *b, size_t k,
                                   const size_t end, tile_acc acc, struct few_stream *stream)
@@ -44,6 +98,7 @@ static ALWAYS_INLINE void few_more(const int vecs, MORE_ARGS)
     EACH_ROW(DO)
 #undef DO
 }
+#endif
 
 static NOINLINE void more_v1(MORE_ARGS)
 {

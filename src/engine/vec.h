@@ -56,7 +56,9 @@
  *   h_join(a, b)                            the lower half of a, the upper one of b
  *   h_fma_upper(a, b, c)                    v_fma(a, b, c) in the upper half, c in the lower one
  *
+ *   V_LOWER                                 1 if some of its processors set TRIL_CPU_ASKS_LOWER
  *   V_BEHIND(p, v)                          may be missing: the compiler leaves what p is for behind what v is made by
+ *   V_HERE(v)                               may be missing: the compiler makes v no later than here
  *
  * Math mode BF16. A float then stands for a pair of bf16 values, the first in its lower half; none is subnormal.
  *

@@ -10,6 +10,9 @@
 #define A_STEP  1
 #define A_REGS  1
 #define V_HALF  0
+#define V_LOWER 1
+
+#define V_BEHIND(p, v) __asm__("" : "+r"(p), "+x"(v))
 
 typedef __m256 vf;
 typedef __m256 va; /* one value of A in all lanes */

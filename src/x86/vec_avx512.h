@@ -11,6 +11,7 @@
 #define A_STEP  1
 #define A_REGS  1
 #define V_HALF  1
+#define V_LOWER 1
 
 /* The processor's clock, read when all before is done and before anything behind begins: see engine/source.h. */
 static ALWAYS_INLINE uint64_t v_ticks(void)
@@ -23,6 +24,7 @@ static ALWAYS_INLINE uint64_t v_ticks(void)
 #define V_TICKS v_ticks
 
 #define V_BEHIND(p, v) __asm__("" : "+r"(p), "+v"(v))
+#define V_HERE(v)      __asm__ volatile("" : "+v"(v))
 
 typedef __m512 vf;
 typedef __m512 va; /* one value of A in all lanes */
