@@ -122,6 +122,23 @@ void attend(benchmark::State &state, const char *tier, const Shape &shape)
     state.counters["of_read"] = seconds_ratio(1, 0);
 }
 
+// Before a repetition that reads: the part of an Intel Xeon's clock that its L3 hangs on takes some 4 ms to follow a
+// call that reads little, or the probe, and in that time a new token takes 2.4 instead of 1.2 ms. So what is short
+// would lose more by it than what is long.
+constexpr double settling_seconds = 8e-3;
+
+template <typename Call> gate_contender settled(Call &call)
+{
+    gate_contender contender = call.contender();
+    contender.prepare = [](void *context) {
+        const gate_contender own = static_cast<Call *>(context)->contender();
+        own.prepare(context);
+        for (const double begin = probe_seconds(); probe_seconds() - begin < settling_seconds;)
+            own.call(context);
+    };
+    return contender;
+}
+
 // One new token, beside a pure read by as many threads; with a team both also on one thread. What is read is the same K
 // and V, or, if they are stored in less than f32, other memory of the size that f32 takes: bandwidth is that of the
 // memory then as well, and not of a cache into which they fit.
@@ -136,10 +153,10 @@ void decode(benchmark::State &state, const char *tier, const Shape &shape, int t
     TierCall call(tier, x, &team, threads), alone(tier, x, &team);
     ReadCall read = {to_read, &team, threads}, read_alone = {to_read, &team, 1};
     if (refused(state, {&call, &alone})) return;
-    std::vector<gate_contender> contenders = {call.contender(), read.contender()};
+    std::vector<gate_contender> contenders = {settled(call), settled(read)};
     if (threads > 1) {
-        contenders.push_back(alone.contender());
-        contenders.push_back(read_alone.contender());
+        contenders.push_back(settled(alone));
+        contenders.push_back(settled(read_alone));
     }
     if (!measure(state, contenders, team, {threads, threads, 1, 1}) || refused(state, {&call, &alone})) return;
     report(state, shape.attend_flops(), threads);
@@ -175,18 +192,6 @@ void chunk(benchmark::State &state, const char *tier, const Shape &shape)
     state.counters["us_per_token"] = 1e6 * seconds(0).median / double(shape.queries);
 }
 
-// Before a repetition that reads much behind one that reads little: the part of an Intel Xeon's clock that its L3 hangs
-// on takes some 4 ms to follow, in which a new token takes 2.4 instead of 1.2 ms.
-constexpr double settling_seconds = 8e-3;
-
-void settle(void *context)
-{
-    auto *call = static_cast<TierCall *>(context);
-    call->use();
-    for (const double begin = probe_seconds(); probe_seconds() - begin < settling_seconds;)
-        call->run();
-}
-
 // All chunk sizes in turn, every one from 1 to 32: does time rise evenly?
 void chunk_table(benchmark::State &state, const char *tier, const Shape &largest)
 {
@@ -202,8 +207,7 @@ void chunk_table(benchmark::State &state, const char *tier, const Shape &largest
         calls.push_back(std::make_unique<TierCall>(tier, x));
         if (refused(state, {calls.back().get()})) return;
         calls.back()->seqs[0].q_len = q;
-        contenders.push_back(calls.back()->contender());
-        contenders.back().prepare = settle;
+        contenders.push_back(settled(*calls.back()));
     }
     if (!measure(state, contenders, each_alone)) return;
 
