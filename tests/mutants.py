@@ -322,8 +322,12 @@ WIDE = [
     # kernels of more rows
     ('rows_of_halves', 'engine/few_stored.h', 'few_typed_dots(type, FEW_HALF_ROWS, rows, 1,',
      'few_typed_dots(type, FEW_HALF_ROWS, rows - (rows == 7), 1,'),
-    ('rows_of_most_dots', 'engine/few_dots.h', 'few_wide(16, rows', 'few_wide(15, rows'),
-    ('last_half_of_a_key', 'engine/few_dots.h', 'const bool more = left >= 2 * HALF', 'const bool more = left >= 3 * HALF'),
+    # what the first rows leave in the first-level cache for the others
+    ('kept_keys', 'engine/few_dots.h', 'panel += V_LANES * V_LANES;', 'panel += V_LANES * V_LANES - V_LANES;'),
+    ('kept_last_dims', 'engine/few_dots.h', 'keep ? panel : NULL', 'NULL'),
+    ('rows_of_kept_keys', 'engine/few.h', 'few_tiles(FEW_DOTS_ROWS, rows', 'few_tiles(FEW_DOTS_ROWS + 1, rows'),
+    ('kept_values', 'engine/few_values.h', 'if (keep) kept += o_row;', 'if (keep) kept += o_row + V_LANES;'),
+    ('kept_past_a_rows_end', 'engine/few_values.h', 'end - k <= FEW_STEP && end <= row_end', 'end - k <= FEW_STEP'),
     # two rows' last columns in one vector
     ('half_columns', 'engine/tile.h', 'o += vecs * V_LANES;', 'o += (vecs - (vecs > 2)) * V_LANES;'),
     ('half_of_missing_row', 'engine/tile.h', 'pair_fold(2 * i >= first,', 'pair_fold(true,'),

@@ -233,11 +233,17 @@ static void (*const half_fold_by_vecs[])(FOLD_ARGS) = {half_fold_v1, half_fold_v
 _Static_assert(sizeof(half_fold_by_vecs) / sizeof(half_fold_by_vecs[0]) == TILE_VECS - 1, "a function per width");
 #endif
 
+/* How many tiles of `most` at once n vectors or rows are. */
+static int tile_count(int n, int most)
+{
+    return (n + most - 1) / most;
+}
+
 /* How many of `left` vectors or rows the next tile takes, `most` at once: as even as can be, since a narrow last tile
  * would starve the fma units. */
 static int tile_share(int left, int most)
 {
-    const int tiles = (left + most - 1) / most;
+    const int tiles = tile_count(left, most);
     return (left + tiles - 1) / tiles;
 }
 
@@ -372,7 +378,7 @@ static unsigned rows_seeing(const struct tril_job *job, const struct tril_task *
 
 /* How far apart values are packed, and for how many rows at least, where job->packs_far. */
 #define FAR_TOKEN_BYTES 2048
-#define FAR_LEAST_ROWS  256
+#define FAR_LEAST_ROWS  64
 
 /* The block's values, as the tile reads them. In place where that is f32 rows of whole panels and the tile is wide
  * enough to take several cache lines of a row at once: it saves the copy, 2 % of a prompt's time at head size 128. A

@@ -33,7 +33,7 @@ static void edge_chains(const struct tril_job *job, const uint8_t *seen, int key
 {
     const size_t o_row = (size_t)job->plan->v_row;
     const int vecs = (int)o_row / V_LANES;
-    struct few_stream none = {.budget = 0};
+    struct few_stream none = {.idle = (const char *)p};
     for (struct patch patch = {0}; next_patch(seen, keys, n, &patch);) {
         for (int j = 0, width; j < vecs; j += width) {
             width = tile_share(vecs - j, TILE_VECS);

@@ -7,8 +7,9 @@
  *     for each step of values, for each K/V head:  few_values   goes on with the rows' chains, which lie in block_o
  *
  * The kernels are in few_dots.h, few_stored.h and few_values.h; few_stream.h asks for memory. The order of every
- * operation is that of the block path, so the bits are the same. Up to FEW_TURNED_ROWS rows a key is transposed in
- * registers on its way into the chains; more rows share a panel that is packed in the first-level cache.
+ * operation is that of the block path, so the bits are the same. A key is transposed in registers on its way into the
+ * chains of FEW_DOTS_ROWS rows; more rows share a panel in the first-level cache, which is made beside those chains
+ * (FEW_KEEPS) or before them.
  */
 #ifndef TRIL_ENGINE_FEW_H
 #define TRIL_ENGINE_FEW_H
@@ -74,6 +75,20 @@ static int few_two_heads(const struct tril_job *job, const struct tril_task *tas
     return done;
 }
 
+/* Scores of rows r ... rows - 1 of a head against n keys in panels. */
+static void few_tiles(int r, int rows, const float *q, int dims, const struct tile_b *panels, int n, float *s)
+{
+    for (int group; r < rows; r += group) {
+        group = tile_share(rows - r, TILE_ROWS);
+        for (int j = 0, width; j * V_LANES < n; j += width) {
+            width = tile_share((n + V_LANES - 1) / V_LANES - j, TILE_VECS);
+            const struct tile_b b = {tile_b_at(panels, j), panels->k_stride, panels->panel_stride};
+            scores_by_vecs[width - 1](group, q + (size_t)r * (size_t)dims, (size_t)dims, &b,
+                                      s + (size_t)r * FEW_ROW + j * V_LANES, FEW_ROW);
+        }
+    }
+}
+
 /* Scores of n keys of one step, from position `key` on, for all rows of K/V head task->head + head; the first `done` of
  * them have theirs. */
 static void few_keys(const struct tril_job *job, const struct tril_task *task, int64_t key, int n, int64_t head,
@@ -86,36 +101,32 @@ static void few_keys(const struct tril_job *job, const struct tril_task *task, i
     float *s = ws + job->plan->s + (size_t)(head * rows) * FEW_ROW + (size_t)(key % TRIL_KEY_BLOCK);
     const bool typed = few_is_typed(x, dims, rows);
     const int most = few_is_half(x->dtype) ? FEW_HALF_ROWS : FEW_TYPED_ROWS, most_sides = few_sides(x, rows);
-    if (typed || (x->layout == TRIL_ROWS && x->dtype == TRIL_F32 && rows <= FEW_TURNED_ROWS && dims >= V_LANES)) {
+    const bool turned = x->layout == TRIL_ROWS && x->dtype == TRIL_F32 && dims >= V_LANES;
+    const bool keep = FEW_KEEPS && turned && rows > FEW_DOTS_ROWS;
+    float *panel = ws + job->plan->k;
+    if (typed || keep || (turned && rows <= FEW_DOTS_ROWS)) {
         for (int sides; done + V_LANES <= n; done += sides * V_LANES) {
             struct tril_rows k[FEW_SIDES];
             sides = n - done >= FEW_SIDES * V_LANES ? most_sides : 1;
             few_pull_short(stream, (n - done) / (sides * V_LANES));
             for (int i = 0; i < FEW_SIDES; i++) /* one alone takes part twice; what comes next overwrites that */
                 k[i] = tril_rows_at(job, task, x, key + done + (i < sides ? i * V_LANES : 0), task->head + head);
-            for (int r = 0, group; r < rows; r += group) {
-                group = typed ? few_rows_left(rows - r, most) : few_dots_share(rows - r);
-                if (typed)
-                    few_dots_by_type[x->dtype](sides, group, q + r * dims, dims, k, s + r * FEW_ROW + done, stream,
-                                               apart);
-                else
-                    few_dots_of(group, q + r * dims, dims, k[0].data, k[0].stride, s + r * FEW_ROW + done, stream);
-            }
+            for (int r = 0; r < rows && typed; r += most)
+                few_dots_by_type[x->dtype](sides, few_rows_left(rows - r, most), q + r * dims, dims, k,
+                                           s + r * FEW_ROW + done, stream, apart);
+            if (keep)
+                few_dots_keeping(q, dims, k[0].data, k[0].stride, s + done, panel + done * dims, stream);
+            else if (turned)
+                few_dots_of(rows, q, dims, k[0].data, k[0].stride, s + done, stream);
         }
+        if (keep)
+            few_tiles(FEW_DOTS_ROWS, rows, q, dims, &(struct tile_b){panel, PANEL, (size_t)(PANEL * dims)}, done, s);
         if (done < n) done = done / PANEL * PANEL; /* where a panel begins */
     }
     if (few_in_panels(x, rows)) done = few_panel_keys(job, task, key, n, head, q, s, stream);
     if (done == n) return;
-    const struct tile_b panels = panels_of(job, task, task->head + head, key + done, n - done, ws + job->plan->k);
-    for (int r = 0, group; r < rows; r += group) {
-        group = tile_share(rows - r, TILE_ROWS);
-        for (int j = 0, width; done + j * V_LANES < n; j += width) {
-            width = tile_share((n - done + V_LANES - 1) / V_LANES - j, TILE_VECS);
-            const struct tile_b b = {tile_b_at(&panels, j), panels.k_stride, panels.panel_stride};
-            scores_by_vecs[width - 1](group, q + (size_t)r * (size_t)dims, (size_t)dims, &b,
-                                      s + (size_t)r * FEW_ROW + done + j * V_LANES, FEW_ROW);
-        }
-    }
+    const struct tile_b panels = panels_of(job, task, task->head + head, key + done, n - done, panel);
+    few_tiles(0, rows, q, dims, &panels, n - done, s + done);
 }
 
 /* Scores of all rows against the block at `first`. */
@@ -203,14 +214,20 @@ static void few_head_values(const struct tril_job *job, const struct tril_task *
     for (int i = 0, run; i < n; i += run) {
         const struct tril_rows from = tril_rows_at(job, task, &job->call->v, key + i, task->head + head);
         run = tril_keys_together(job, key + i, n - i);
-        const struct few_rows v = few_rows(job, &from, run, ws + job->plan->v);
+        float *here = ws + job->plan->v;
+        struct few_rows v = few_rows(job, &from, run, here);
         const size_t k = (size_t)((key + i) % TRIL_KEY_BLOCK);
+        const bool keep = !edge && few_keeps(&v, rows, k, k + (size_t)run, (size_t)row_end[head * rows]);
         for (int r = 0, group; r < rows; r += group) {
             const size_t at = (size_t)(head * rows + r);
             const float *p = ws + job->plan->s + at * FEW_ROW;
             float *o = ws + job->plan->block_o + at * (size_t)job->plan->v_row;
-            group = tile_share(rows - r, TILE_ROWS);
-            if (edge)
+            group = more_share(rows - r);
+            if (keep && r == 0) {
+                group = TILE_ROWS;
+                few_chain(job, v, k, k + (size_t)run, group, p, o, here, stream);
+                v = (struct few_rows){here, NULL, (size_t)job->plan->v_row, v.vecs, false};
+            } else if (edge)
                 few_patches(job, task, row + at, group, key + i, run, NULL, &v, p, o, stream);
             else
                 few_triangle(job, v, k, k + (size_t)run, row_end + at, group, p, o, stream);

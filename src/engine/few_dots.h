@@ -9,14 +9,19 @@
 #define EACH_LANE(DO)                                                                                                  \
     DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11) DO(12) DO(13) DO(14) DO(15)
 
-/* The most rows of a kernel that turns keys of f32 over: beside a vector for each lane there are registers for 14 of
- * them, beside half as many for 16. */
-#define FEW_DOTS_ROWS (V_LANES == PANEL ? 16 : TILE_ROWS)
-#define FEW_MAX_ROWS  16
+/* The most rows of a kernel that turns keys of f32 over: beside a vector for each lane there are registers for no more.
+ */
+#define FEW_DOTS_ROWS (V_LANES == PANEL ? 12 : TILE_ROWS)
+#define FEW_MAX_ROWS  12
 _Static_assert(FEW_DOTS_ROWS <= FEW_MAX_ROWS, "rows of few_dots()");
 
+/* Whether for more rows than that it also keeps what it has turned over, as the panel that the tiles take for the rest
+ * of them. Keys 4 KiB apart share so few sets of the first-level cache that none is there for a second look; and while
+ * they come, there are the first rows to multiply. Where this is not so, panels are packed first. */
+#define FEW_KEEPS (V_LANES == PANEL)
+
 /* See EACH_ROW. */
-#define EACH_FEW_ROW(DO) EACH_ROW(DO) DO(8) DO(9) DO(10) DO(11) DO(12) DO(13) DO(14) DO(15)
+#define EACH_FEW_ROW(DO) EACH_ROW(DO) DO(8) DO(9) DO(10) DO(11)
 
 /* Where `rows` rows of a kernel begin, row floats apart, of which `real` are there, and more than rows - step: the last
  * of them takes the places of the others, too. */
@@ -89,26 +94,29 @@ static ALWAYS_INLINE void few_square(const char *k, const int64_t stride, const 
     v_transpose(t);
 }
 
-/* For up to so many rows keys of f32 are turned over again for every FEW_DOTS_ROWS of them; more share packed panels,
- * as do keys of fewer dims than a vector has lanes. */
-#define FEW_TURNED_ROWS (V_LANES == PANEL ? 42 : FEW_DOTS_ROWS)
-
 /* Numbers of rows for which there is a kernel are multiples of it, and FEW_DOTS_ROWS. Of others the last row takes part
  * more than once, which costs less than more kernels would in code: in vectors of a whole line, four chains of fma take
  * no longer than one. */
 #define FEW_DOTS_STEP (V_LANES == PANEL ? 4 : 2)
 
-/* Goes on with the chains in s over the last dims, `left` of them, one by one, so that no row is read past its end. */
-static NOINLINE void few_last_dots(const int rows, const int left, const float *q, const int dims, const char *k,
-                                   const int64_t stride, float *s)
+/* V_LANES dims of a panel, or of half a one. */
+static ALWAYS_INLINE void few_put(const vf t[V_LANES], float *panel)
 {
-    enum { AT_ONCE = 4 };
-    float lanes[V_LANES * V_LANES];
-    vf t[V_LANES];
-    few_square(k, stride, left, t);
     UNROLL
     for (int u = 0; u < V_LANES; u++)
-        v_store(lanes + u * V_LANES, t[u]);
+        v_store(panel + u * V_LANES, t[u]);
+}
+
+/* Goes on with the chains in s over the last dims, `left` of them, one by one, so that no row is read past its end.
+ * panel: null, or where they go, with zeros behind them. */
+static NOINLINE void few_last_dots(const int rows, const int left, const float *q, const int dims, const char *k,
+                                   const int64_t stride, float *s, float *panel)
+{
+    enum { AT_ONCE = 4 };
+    float some[V_LANES * V_LANES], *lanes = panel != NULL ? panel : some;
+    vf t[V_LANES];
+    few_square(k, stride, left, t);
+    few_put(t, lanes);
     for (int r = 0; r < rows; r += AT_ONCE, q += AT_ONCE * dims, s += AT_ONCE * FEW_ROW) {
         size_t at[FEW_MAX_ROWS], s_at[FEW_MAX_ROWS];
         vf acc[FEW_MAX_ROWS];
@@ -134,9 +142,11 @@ static NOINLINE void few_last_dots(const int rows, const int left, const float *
     }
 }
 
-/* s[r][0 ... V_LANES - 1] = the scores of `rows` rows and V_LANES keys of at least as many dims. */
-static ALWAYS_INLINE void few_dots(const bool singly, const int rows, const int real, const float *q, const int dims,
-                                   const char *k, const int64_t stride, float *s, struct few_stream *stream)
+/* s[r][0 ... V_LANES - 1] = the scores of `rows` rows and V_LANES keys of at least as many dims. keep: the keys into
+ * the panel. */
+static ALWAYS_INLINE void few_dots(const bool singly, const bool keep, const int rows, const int real, const float *q,
+                                   const int dims, const char *k, const int64_t stride, float *s, float *panel,
+                                   struct few_stream *stream)
 {
     size_t at[FEW_MAX_ROWS], s_at[FEW_MAX_ROWS];
     few_places(rows, FEW_DOTS_STEP, real, (size_t)dims, at);
@@ -159,6 +169,10 @@ static ALWAYS_INLINE void few_dots(const bool singly, const int rows, const int 
             apart = stride;
         }
         v_transpose(t);
+        if (keep) {
+            few_put(t, panel);
+            panel += V_LANES * V_LANES;
+        }
         few_lanes(singly, rows, q, at, t, next, apart, acc, stream);
         left -= V_LANES;
         q += V_LANES;
@@ -168,53 +182,8 @@ static ALWAYS_INLINE void few_dots(const bool singly, const int rows, const int 
     if (r < rows) v_store(s + s_at[r], acc[r]);
     EACH_FEW_ROW(DO)
 #undef DO
-    if (left > 0) few_last_dots(real, left, q, dims, k, stride, s);
+    if (left > 0) few_last_dots(real, left, q, dims, k, stride, s, keep ? panel : NULL);
 }
-
-#if V_LANES == PANEL
-/* few_dots() of so many rows that half a square is turned over at a time, and the next half while this one's lanes are
- * multiplied: its rows take the registers of lanes that are done with. */
-static ALWAYS_INLINE void few_wide(const int rows, const int real, const float *q, const int dims, const char *k,
-                                   const int64_t stride, float *s, struct few_stream *stream)
-{
-    enum { HALF = V_LANES / 2, LINES = SQUARE_LINES / 2 };
-    size_t at[FEW_MAX_ROWS], s_at[FEW_MAX_ROWS];
-    few_places(rows, FEW_DOTS_STEP, real, (size_t)dims, at);
-    few_places(rows, FEW_DOTS_STEP, real, FEW_ROW, s_at);
-    vf acc[FEW_MAX_ROWS], t[HALF];
-    int left = dims;
-#define DO(r)                                                                                                          \
-    if (r < rows) acc[r] = v_zero();
-    EACH_FEW_ROW(DO)
-#undef DO
-    v_half_lines(k, stride, t);
-    do {
-        const bool more = left >= 2 * HALF;
-        struct few_lines taken = few_take_more(stream);
-        const char *next = (const char *)q; /* where there is no more: anything */
-        const int64_t apart = more ? stride : 0;
-        k += HALF * sizeof(float);
-        if (more) next = k;
-#define DO(u)                                                                                                          \
-    if (u < HALF) {                                                                                                    \
-        few_lane(rows, 0, NULL, q + u, at, t[u % HALF], acc);                                                          \
-        few_ask_share(true, &taken, &acc[0], LINES, u, HALF);                                                          \
-        if (u == HALF / 2 - 1) v_half_lines_of8(next, apart, t);                                                       \
-        if (u == HALF - 1) v_half_lines_of8(next + HALF * apart, apart, t + HALF / 2);                                 \
-    }
-        EACH_LANE(DO)
-#undef DO
-        v_half_lines_join(t);
-        left -= HALF;
-        q += HALF;
-    } while (left >= HALF);
-#define DO(r)                                                                                                          \
-    if (r < rows) v_store(s + s_at[r], acc[r]);
-    EACH_FEW_ROW(DO)
-#undef DO
-    if (left > 0) few_last_dots(real, left, q, dims, k, stride, s);
-}
-#endif
 
 #define DOTS_ARGS                                                                                                      \
     const int rows, const float *q, const int dims, const char *k, const int64_t stride, float *s,                     \
@@ -222,20 +191,12 @@ static ALWAYS_INLINE void few_wide(const int rows, const int real, const float *
 #define DOTS(name, singly, most)                                                                                       \
     static NOINLINE void name(DOTS_ARGS)                                                                               \
     {                                                                                                                  \
-        few_dots(singly, most, rows, q, dims, k, stride, s, stream);                                                   \
+        few_dots(singly, false, most, rows, q, dims, k, stride, s, NULL, stream);                                      \
     }
 DOTS(few_dots_1, false, FEW_DOTS_STEP)
 DOTS(few_dots_2, false, 2 * FEW_DOTS_STEP)
 DOTS(few_dots_3, false, 3 * FEW_DOTS_STEP)
-#if V_LANES == PANEL
-static NOINLINE void few_dots_4(DOTS_ARGS)
-{
-    if (rows <= 14)
-        few_wide(14, rows, q, dims, k, stride, s, stream);
-    else
-        few_wide(16, rows, q, dims, k, stride, s, stream);
-}
-#elif FEW_DOTS_ROWS > 3 * FEW_DOTS_STEP
+#if FEW_DOTS_ROWS > 3 * FEW_DOTS_STEP
 DOTS(few_dots_4, false, FEW_DOTS_ROWS)
 #endif
 #if FEW_SINGLE_ROWS > 0
@@ -256,17 +217,17 @@ _Static_assert(sizeof(few_dots_by_rows) / sizeof(few_dots_by_rows[0]) ==
                    (FEW_DOTS_ROWS + FEW_DOTS_STEP - 1) / FEW_DOTS_STEP,
                "a function for each step of rows");
 
+/* As many rows as a kernel takes, and the keys into the panel. */
+static NOINLINE void few_dots_keeping(const float *q, const int dims, const char *k, const int64_t stride, float *s,
+                                      float *panel, struct few_stream *stream)
+{
+    few_dots(false, FEW_KEEPS, FEW_DOTS_ROWS, FEW_DOTS_ROWS, q, dims, k, stride, s, panel, stream);
+}
+
 /* How many of the rows that are left a kernel of at most `most` takes. */
 static int few_rows_left(int left, int most)
 {
     return left < most ? left : most;
-}
-
-/* How many of the rows that are left the next kernel takes: as even a share as kernels allow. */
-static int few_dots_share(int left)
-{
-    const int steps = (tile_share(left, FEW_DOTS_ROWS) + FEW_DOTS_STEP - 1) / FEW_DOTS_STEP;
-    return few_rows_left(few_rows_left(left, steps * FEW_DOTS_STEP), FEW_DOTS_ROWS);
 }
 
 static void few_dots_of(DOTS_ARGS)

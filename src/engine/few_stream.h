@@ -439,7 +439,7 @@ static void few_open(struct few_stream *s, const struct tril_job *job, const str
         if (few_reads_values(v, job->call->v_dim, rows)) few_step_longer(s, v->token_stride);
         return;
     }
-    while ((int)(s->pauses + 1) * TILE_ROWS < rows)
+    while (2 * (int)(s->pauses + 1) <= tile_count(rows, TILE_ROWS))
         s->pauses = 2 * s->pauses + 1;
     s->of_keys = few_run_of(k, dims, task->heads);
     if (job->weights == NULL) s->of_values = few_run_of(v, job->call->v_dim, task->heads);

@@ -10,18 +10,22 @@
         struct few_stream *stream
 
 #if V_LANES == PANEL
-/* Goes on with chains that lie in o, over keys k ... end - 1; b begins at k. Of `rows` rows the last may be the one
- * before it once more. A line is read, multiplied, and another one asked for before the next one's turn: so they come
- * from memory fastest. */
-static ALWAYS_INLINE void few_more_of(const int rows, const int real, const int vecs, const float *p,
-                                      const struct tile_b *b, size_t k, const size_t end, float *o, const size_t o_row,
-                                      struct few_stream *stream)
+/* Goes on with chains that lie in o, over keys k ... end - 1; b begins at k. `rows` rows of which only `real` are
+ * there: the last of them once more, or, if there may be fewer yet (any), in the places of all others. A line is read,
+ * multiplied, and another one asked for before the next one's turn: so they come from memory fastest. keep: what is
+ * read into `kept`, in rows of o's. */
+static ALWAYS_INLINE void few_more_of(const bool keep, const int rows, const bool any, const int real, const int vecs,
+                                      const float *p, const struct tile_b *b, size_t k, const size_t end, float *o,
+                                      const size_t o_row, float *kept, struct few_stream *stream)
 {
     const float *last = p + (size_t)(real - 1) * FEW_ROW;
+    size_t p_at[FEW_MAX_ROWS], o_at[FEW_MAX_ROWS];
+    few_places(rows, rows, real, FEW_ROW, p_at);
+    few_places(rows, rows, real, o_row, o_at);
     struct tile_b at = *b;
     tile_acc acc;
 #define DO(r)                                                                                                          \
-    if (r < rows) row_load(vecs, acc[r], o + few_twice(r, rows, real) * o_row);
+    if (r < rows) row_load(vecs, acc[r], o + (any ? o_at[r] : few_twice(r, rows, real) * o_row));
     EACH_ROW(DO)
 #undef DO
     for (; k < end; k++, at.data += at.k_stride) {
@@ -29,12 +33,14 @@ static ALWAYS_INLINE void few_more_of(const int rows, const int real, const int 
         if ((k & stream->pauses) == 0) taken = few_take(stream, vecs);
         va av[MAX_ROWS];
 #define DO(r)                                                                                                          \
-    if (r < rows) av[r] = a_load1(r == rows - 1 ? last + k : p + r * FEW_ROW + k);
+    if (r < rows) av[r] = a_load1((any ? p + p_at[r] : few_row(r, rows, p, FEW_ROW, last)) + k);
         EACH_ROW(DO)
 #undef DO
 #define DO(v)                                                                                                          \
     if (v < vecs) {                                                                                                    \
-        few_typed_column(rows, v, av, v_load(tile_b_at(&at, v)), acc);                                                 \
+        const vf x = v_load(tile_b_at(&at, v));                                                                        \
+        if (keep) v_store(kept + v * V_LANES, x);                                                                      \
+        few_typed_column(rows, v, av, x, acc);                                                                         \
         few_ask_share(true, &taken, &acc[0][v], vecs, v, vecs);                                                        \
     }
         DO(0)
@@ -42,25 +48,38 @@ static ALWAYS_INLINE void few_more_of(const int rows, const int real, const int 
         DO(2)
         DO(3)
 #undef DO
+        if (keep) kept += o_row;
     }
 #define DO(r)                                                                                                          \
-    if (r < rows) row_store(vecs, acc[r], o + few_twice(r, rows, real) * o_row);
+    if (r < rows) row_store(vecs, acc[r], o + (any ? o_at[r] : few_twice(r, rows, real) * o_row));
     EACH_ROW(DO)
 #undef DO
 }
 
 _Static_assert(TILE_ROWS == 6, "the numbers of rows are spelled out");
 
+/* One or two rows take as long as four, which is still faster than lines come from a shared cache: asked for faster
+ * than that, they come slower. */
 static ALWAYS_INLINE void few_more(const int vecs, MORE_ARGS)
 {
-    if (rows == 1 && vecs == TILE_VECS)
-        few_more_of(1, rows, vecs, p, b, k, end, o, o_row, stream);
-    else if (rows <= 2)
-        few_more_of(2, rows, vecs, p, b, k, end, o, o_row, stream);
+    if (rows <= 2)
+        few_more_of(false, 4, true, rows, vecs, p, b, k, end, o, o_row, NULL, stream);
     else if (rows <= 4)
-        few_more_of(4, rows, vecs, p, b, k, end, o, o_row, stream);
+        few_more_of(false, 4, false, rows, vecs, p, b, k, end, o, o_row, NULL, stream);
     else
-        few_more_of(6, rows, vecs, p, b, k, end, o, o_row, stream);
+        few_more_of(false, 6, false, rows, vecs, p, b, k, end, o, o_row, NULL, stream);
+}
+
+/* A whole tile of them, and what is read into `kept`. */
+static NOINLINE void more_keeping(MORE_ARGS, float *kept)
+{
+    few_more_of(true, 6, false, rows, TILE_VECS, p, b, k, end, o, o_row, kept, stream);
+}
+
+/* How many of the rows that are left the next kernel takes: of 4 and 6 rows in all as few as can be. */
+static int more_share(int left)
+{
+    return left > TILE_ROWS && (left + 1) / 2 % 3 == 1 ? 4 : left < TILE_ROWS ? left : TILE_ROWS;
 }
 #else
 /* The rows of a tile from `first` on, over keys k ... end - 1. */
@@ -97,6 +116,17 @@ static ALWAYS_INLINE void few_more(const int vecs, MORE_ARGS)
     if (tile_has(first, r)) row_store(vecs, acc[r], o + r * o_row);
     EACH_ROW(DO)
 #undef DO
+}
+
+static void more_keeping(MORE_ARGS, float *kept)
+{
+    (void)kept; /* FEW_KEEPS */
+    few_more(TILE_VECS, rows, p, b, k, end, o, o_row, stream);
+}
+
+static int more_share(int left)
+{
+    return tile_share(left, TILE_ROWS);
 }
 #endif
 
@@ -137,6 +167,7 @@ struct few_rows {
     const float *v, *tail; /* tail: or null */
     size_t stride;         /* of v, in floats; of the tail PANEL */
     int vecs;              /* of v */
+    bool stored;           /* v is the host's */
 };
 
 /* n rows of values: in place if they are f32, but for the tail; or in `to`. */
@@ -149,24 +180,28 @@ static struct few_rows few_rows(const struct tril_job *job, const struct tril_ro
         for (int i = 0; i < n; i++)
             pack_value(x->dtype, from->data + i * from->stride, dims, tril_scale_of(from, i), PANEL,
                        to + (size_t)i * v_row);
-        return (struct few_rows){to, NULL, v_row, (int)v_row / V_LANES};
+        return (struct few_rows){to, NULL, v_row, (int)v_row / V_LANES, false};
     }
     const float *v = (const float *)(const void *)from->data;
     const size_t stride = (size_t)from->stride / sizeof(float);
     for (int i = 0; i < n && whole < dims; i++)
         v_store(to + i * PANEL, v_load_part(v + (size_t)i * stride + whole, dims - whole));
-    return (struct few_rows){v, whole < dims ? to : NULL, stride, whole / V_LANES};
+    return (struct few_rows){v, whole < dims ? to : NULL, stride, whole / V_LANES, true};
 }
 
-/* The chains of n rows of one head over keys k ... end - 1 of the block, of which v begins with the first. */
+/* The chains of n rows of one head over keys k ... end - 1 of the block, of which v begins with the first. kept: null,
+ * or where v, which is whole tiles wide, is copied to. */
 static void few_chain(const struct tril_job *job, const struct few_rows v, size_t k, size_t end, int n, const float *p,
-                      float *o, struct few_stream *stream)
+                      float *o, float *kept, struct few_stream *stream)
 {
     const size_t o_row = (size_t)job->plan->v_row;
     for (int j = 0, width; j < v.vecs; j += width) {
         width = tile_share(v.vecs - j, TILE_VECS);
         const struct tile_b b = {v.v + j * V_LANES, v.stride, PANEL}; /* a row's panels follow each other */
-        more_by_vecs[width - 1](n, p, &b, k, end, o + j * V_LANES, o_row, stream);
+        if (FEW_KEEPS && kept != NULL)
+            more_keeping(n, p, &b, k, end, o + j * V_LANES, o_row, stream, kept + j * V_LANES);
+        else
+            more_by_vecs[width - 1](n, p, &b, k, end, o + j * V_LANES, o_row, stream);
     }
     if (v.tail != NULL) {
         const struct tile_b b = {v.tail, PANEL, PANEL};
@@ -177,7 +212,19 @@ static void few_chain(const struct tril_job *job, const struct few_rows v, size_
 /* The same values from the n-th row on. */
 static struct few_rows few_rows_from(const struct few_rows v, size_t n)
 {
-    return (struct few_rows){v.v + n * v.stride, v.tail == NULL ? NULL : v.tail + n * PANEL, v.stride, v.vecs};
+    return (struct few_rows){v.v + n * v.stride, v.tail == NULL ? NULL : v.tail + n * PANEL, v.stride, v.vecs,
+                             v.stored};
+}
+
+/* More rows than these take their values from a copy that the first tile of rows leaves in the first-level cache, see
+ * FEW_KEEPS. With fewer the copy costs more than it saves. */
+#define FEW_KEEPS_ROWS 8
+
+/* Whether the first rows do, of keys k ... end - 1. */
+static bool few_keeps(const struct few_rows *v, int rows, size_t k, size_t end, size_t row_end)
+{
+    return FEW_KEEPS && rows > FEW_KEEPS_ROWS && v->stored && v->tail == NULL && v->vecs % TILE_VECS == 0 &&
+           end - k <= FEW_STEP && end <= row_end;
 }
 
 /* Where row i's chain ends, of those that go on to `end`. */
@@ -191,12 +238,12 @@ static void few_triangle(const struct tril_job *job, const struct few_rows v, si
                          int n, const float *p, float *o, struct few_stream *stream)
 {
     const size_t least = (size_t)row_end[0] < k ? k : (size_t)row_end[0] < end ? (size_t)row_end[0] : end;
-    if (least > k) few_chain(job, v, k, least, n, p, o, stream);
+    if (least > k) few_chain(job, v, k, least, n, p, o, NULL, stream);
     const struct few_rows later = few_rows_from(v, least - k);
     for (int i = 1; i < n; i++) {
         const size_t own = few_end(row_end, i, end);
         if (own > least)
-            few_chain(job, later, least, own, 1, p + (size_t)i * FEW_ROW, o + i * job->plan->v_row, stream);
+            few_chain(job, later, least, own, 1, p + (size_t)i * FEW_ROW, o + i * job->plan->v_row, NULL, stream);
     }
 }
 
@@ -268,7 +315,7 @@ static NOINLINE void few_patches(const struct tril_job *job, const struct tril_t
         if (stored != NULL)
             few_typed_chain(job, stored, at + from, at + to, patch.rows, patch_p, patch_o, stream);
         else
-            few_chain(job, few_rows_from(*v, from), at + from, at + to, patch.rows, patch_p, patch_o, stream);
+            few_chain(job, few_rows_from(*v, from), at + from, at + to, patch.rows, patch_p, patch_o, NULL, stream);
     }
 }
 

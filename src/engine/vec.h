@@ -17,8 +17,6 @@
  *   v_words(p, stride, r)                   16 bytes each of V_LANES rows: lane i of r[c], c < 4, holds bytes 4 c ...
  *                                           4 c + 3 of row i; no alignment asked for
  *   v_half_lines(p, stride, r)              the same of 32 bytes, c < 8; asked of PANEL lanes alone
- *   v_half_lines_of8(p, stride, r) v_half_lines_join(r)
- *                                           in three steps: of rows 0 ... 7 into r, 8 ... 15 into r + 4, both joined
  *   v_word_i8(x, u)                         byte u of every lane, signed
  *   v_word_top(x, u)                        2^24 times as much, which is cheaper
  *   v_word_u4(x, u)                         the lower half of byte u of every lane, minus 8

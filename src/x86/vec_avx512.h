@@ -170,21 +170,16 @@ static ALWAYS_INLINE void v_half_lines_of8(const char *p, int64_t stride, vf r[4
     v_turn4(x, y, z, w, r);
 }
 
-static ALWAYS_INLINE void v_half_lines_join(vf r[8])
+static ALWAYS_INLINE void v_half_lines(const char *p, int64_t stride, vf r[8])
 {
+    v_half_lines_of8(p, stride, r);
+    v_half_lines_of8(p + 8 * stride, stride, r + 4);
     UNROLL
     for (int c = 0; c < 4; c++) {
         const vf x = r[c], y = r[4 + c];
         r[c] = _mm512_shuffle_f32x4(x, y, 0x88);
         r[4 + c] = _mm512_shuffle_f32x4(x, y, 0xdd);
     }
-}
-
-static ALWAYS_INLINE void v_half_lines(const char *p, int64_t stride, vf r[8])
-{
-    v_half_lines_of8(p, stride, r);
-    v_half_lines_of8(p + 8 * stride, stride, r + 4);
-    v_half_lines_join(r);
 }
 
 /* To the upper end and back, which extends the sign. */
