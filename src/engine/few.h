@@ -100,8 +100,10 @@ static void few_keys(const struct tril_job *job, const struct tril_task *task, i
     const float *q = ws + job->plan->q + (size_t)(head * rows) * (size_t)dims;
     float *s = ws + job->plan->s + (size_t)(head * rows) * FEW_ROW + (size_t)(key % TRIL_KEY_BLOCK);
     const bool typed = few_is_typed(x, dims, rows);
-    const int most = few_is_half(x->dtype) ? FEW_HALF_ROWS : FEW_TYPED_ROWS, most_sides = few_sides(x, rows);
-    const bool turned = x->layout == TRIL_ROWS && x->dtype == TRIL_F32 && dims >= V_LANES;
+    const int most = few_is_half(x->dtype) ? FEW_HALF_ROWS : FEW_TYPED_ROWS,
+              most_sides = typed ? few_sides(x, rows) : 1;
+    const bool stored = x->dtype != TRIL_F32;
+    const bool turned = x->layout == TRIL_ROWS && !typed && (!stored || FEW_KEEPS) && dims >= V_LANES;
     const bool keep = FEW_KEEPS && turned && rows > FEW_DOTS_ROWS;
     float *panel = ws + job->plan->k;
     if (typed || keep || (turned && rows <= FEW_DOTS_ROWS)) {
@@ -114,6 +116,11 @@ static void few_keys(const struct tril_job *job, const struct tril_task *task, i
             for (int r = 0; r < rows && typed; r += most)
                 few_dots_by_type[x->dtype](sides, few_rows_left(rows - r, most), q + r * dims, dims, k,
                                            s + r * FEW_ROW + done, stream, apart);
+            if (turned && stored) {
+                float *wide = panel + FEW_STEP * dims; /* behind the panels */
+                widen_rows(x->dtype, k, PANEL, dims, wide);
+                k[0] = (struct tril_rows){.data = (const char *)wide, .stride = dims * (int64_t)sizeof(float)};
+            }
             if (keep)
                 few_dots_keeping(q, dims, k[0].data, k[0].stride, s + done, panel + done * dims, stream);
             else if (turned)

@@ -51,11 +51,11 @@ static bool few_is_wide(const tril_tensor *x)
     return x->dtype == TRIL_F32 || few_is_half(x->dtype);
 }
 
-/* Up to how many rows that is faster, though every kernel widens anew. */
+/* Up to how many rows that is faster, though every kernel widens anew; for more of them a value is widened once. */
 static int few_typed_most(const tril_tensor *x)
 {
     if (V_LANES < PANEL) return 2 * FEW_TYPED_ROWS;
-    return few_is_half(x->dtype) ? 24 : x->layout == TRIL_PANELS ? 8 : 20;
+    return x->layout == TRIL_ROWS ? 12 : few_is_half(x->dtype) ? 16 : 8;
 }
 
 static bool few_is_typed(const tril_tensor *x, int dims, int rows)

@@ -105,15 +105,21 @@ static NOINLINE void pack_rows(const char *from, const int64_t stride, int n, co
     }
 }
 
+/* n rows of another type become f32. */
+static void widen_rows(const tril_dtype type, const struct tril_rows *from, int n, const int dims, float *to)
+{
+    for (int i = 0; i < n; i++, to += dims) {
+        const float scale = tril_scale_of(from, i);
+        convert_row(to, TRIL_F32, NULL, from->data + i * from->stride, type, &scale, dims);
+    }
+}
+
 /* Rows of another type become f32 first, where the next panel will lie: that keeps the transposition one, and costs a
  * pass over the first-level cache. */
 static void pack_stored_rows(const tril_dtype type, const struct tril_rows *from, int n, const int dims, float *to)
 {
     float *rows = to + (size_t)PANEL * (size_t)dims;
-    for (int i = 0; i < n; i++) {
-        const float scale = tril_scale_of(from, i);
-        convert_row(rows + (size_t)i * (size_t)dims, TRIL_F32, NULL, from->data + i * from->stride, type, &scale, dims);
-    }
+    widen_rows(type, from, n, dims, rows);
     pack_rows((const char *)rows, dims * (int64_t)sizeof(float), n, dims, to);
 }
 
