@@ -89,6 +89,58 @@ static void few_tiles(int r, int rows, const float *q, int dims, const struct ti
     }
 }
 
+/* few_keys() of stored rows, from the `done`-th key on as many as fill vectors; how many those are. */
+static int few_typed_keys(const struct tril_job *job, const struct tril_task *task, int64_t key, int n, int64_t head,
+                          int done, const float *q, float *s, struct few_stream *stream)
+{
+    const tril_tensor *x = &job->call->k;
+    const int dims = job->call->qk_dim, rows = few_rows_of(job, task);
+    const int most = few_is_half(x->dtype) ? FEW_HALF_ROWS : FEW_TYPED_ROWS, most_sides = few_sides(x, rows);
+    const struct few_apart apart = {0, V_LANES};
+    for (int sides; done + V_LANES <= n; done += sides * V_LANES) {
+        struct tril_rows k[FEW_SIDES];
+        sides = n - done >= FEW_SIDES * V_LANES ? most_sides : 1;
+        few_pull_short(stream, (n - done) / (sides * V_LANES));
+        for (int i = 0; i < FEW_SIDES; i++) /* one alone takes part twice; what comes next overwrites that */
+            k[i] = tril_rows_at(job, task, x, key + done + (i < sides ? i * V_LANES : 0), task->head + head);
+        for (int r = 0; r < rows; r += most)
+            few_dots_by_type[x->dtype](sides, few_rows_left(rows - r, most), q + r * dims, dims, k,
+                                       s + r * FEW_ROW + done, stream, apart);
+    }
+    return done;
+}
+
+/* Whether keys are transposed in registers. */
+static bool few_is_turned(const tril_tensor *x, int dims, int rows)
+{
+    return x->layout == TRIL_ROWS && dims >= V_LANES && (FEW_KEEPS || (x->dtype == TRIL_F32 && rows <= FEW_DOTS_ROWS));
+}
+
+/* few_keys() of those, as many as fill vectors; how many those are. */
+static int few_turned_keys(const struct tril_job *job, const struct tril_task *task, int64_t key, int n, int64_t head,
+                           const float *q, float *s, float *panel, struct few_stream *stream)
+{
+    const tril_tensor *x = &job->call->k;
+    const int dims = job->call->qk_dim, rows = few_rows_of(job, task);
+    int done = 0;
+    for (; done + V_LANES <= n; done += V_LANES) {
+        struct tril_rows k = tril_rows_at(job, task, x, key + done, task->head + head);
+        few_pull_short(stream, (n - done) / V_LANES);
+        if (FEW_KEEPS && x->dtype != TRIL_F32) {
+            float *wide = panel + FEW_STEP * dims; /* behind the panels */
+            widen_rows(x->dtype, &k, V_LANES, dims, wide);
+            k = (struct tril_rows){.data = (const char *)wide, .stride = dims * (int64_t)sizeof(float)};
+        }
+        if (FEW_KEEPS && rows > FEW_DOTS_ROWS)
+            few_dots_keeping(q, dims, k.data, k.stride, s + done, panel + done * dims, stream);
+        else
+            few_dots_of(rows, q, dims, k.data, k.stride, s + done, stream);
+    }
+    if (FEW_KEEPS && rows > FEW_DOTS_ROWS)
+        few_tiles(FEW_DOTS_ROWS, rows, q, dims, &(struct tile_b){panel, PANEL, (size_t)(PANEL * dims)}, done, s);
+    return done;
+}
+
 /* Scores of n keys of one step, from position `key` on, for all rows of K/V head task->head + head; the first `done` of
  * them have theirs. */
 static void few_keys(const struct tril_job *job, const struct tril_task *task, int64_t key, int n, int64_t head,
@@ -96,40 +148,14 @@ static void few_keys(const struct tril_job *job, const struct tril_task *task, i
 {
     const tril_tensor *x = &job->call->k;
     const int dims = job->call->qk_dim, rows = few_rows_of(job, task);
-    const struct few_apart apart = {0, V_LANES};
     const float *q = ws + job->plan->q + (size_t)(head * rows) * (size_t)dims;
     float *s = ws + job->plan->s + (size_t)(head * rows) * FEW_ROW + (size_t)(key % TRIL_KEY_BLOCK);
-    const bool typed = few_is_typed(x, dims, rows);
-    const int most = few_is_half(x->dtype) ? FEW_HALF_ROWS : FEW_TYPED_ROWS,
-              most_sides = typed ? few_sides(x, rows) : 1;
-    const bool stored = x->dtype != TRIL_F32;
-    const bool turned = x->layout == TRIL_ROWS && !typed && (!stored || FEW_KEEPS) && dims >= V_LANES;
-    const bool keep = FEW_KEEPS && turned && rows > FEW_DOTS_ROWS;
     float *panel = ws + job->plan->k;
-    if (typed || keep || (turned && rows <= FEW_DOTS_ROWS)) {
-        for (int sides; done + V_LANES <= n; done += sides * V_LANES) {
-            struct tril_rows k[FEW_SIDES];
-            sides = n - done >= FEW_SIDES * V_LANES ? most_sides : 1;
-            few_pull_short(stream, (n - done) / (sides * V_LANES));
-            for (int i = 0; i < FEW_SIDES; i++) /* one alone takes part twice; what comes next overwrites that */
-                k[i] = tril_rows_at(job, task, x, key + done + (i < sides ? i * V_LANES : 0), task->head + head);
-            for (int r = 0; r < rows && typed; r += most)
-                few_dots_by_type[x->dtype](sides, few_rows_left(rows - r, most), q + r * dims, dims, k,
-                                           s + r * FEW_ROW + done, stream, apart);
-            if (turned && stored) {
-                float *wide = panel + FEW_STEP * dims; /* behind the panels */
-                widen_rows(x->dtype, k, PANEL, dims, wide);
-                k[0] = (struct tril_rows){.data = (const char *)wide, .stride = dims * (int64_t)sizeof(float)};
-            }
-            if (keep)
-                few_dots_keeping(q, dims, k[0].data, k[0].stride, s + done, panel + done * dims, stream);
-            else if (turned)
-                few_dots_of(rows, q, dims, k[0].data, k[0].stride, s + done, stream);
-        }
-        if (keep)
-            few_tiles(FEW_DOTS_ROWS, rows, q, dims, &(struct tile_b){panel, PANEL, (size_t)(PANEL * dims)}, done, s);
-        if (done < n) done = done / PANEL * PANEL; /* where a panel begins */
-    }
+    if (few_is_typed(x, dims, rows))
+        done = few_typed_keys(job, task, key, n, head, done, q, s, stream);
+    else if (few_is_turned(x, dims, rows))
+        done = few_turned_keys(job, task, key, n, head, q, s, panel, stream);
+    if (done < n) done = done / PANEL * PANEL; /* where a panel begins */
     if (few_in_panels(x, rows)) done = few_panel_keys(job, task, key, n, head, q, s, stream);
     if (done == n) return;
     const struct tile_b panels = panels_of(job, task, task->head + head, key + done, n - done, panel);
