@@ -188,15 +188,12 @@ static bool next_unit(const struct tril_plan *plan, const tril_attention *call, 
 
 static void next_part(struct tril_walk *walk, struct tril_task *task)
 {
-    const int64_t blocks = tril_unit_blocks(&walk->unit), parts = walk->parts, part = walk->part++;
     *task = walk->unit;
-    task->part = part;
-    task->parts = parts;
-    if (parts == 1) return;
-    /* The last parts take the remainder: later keys are the ones that fewer rows see. */
-    const int64_t begin = blocks * part / parts, end = blocks * (part + 1) / parts;
-    task->first = tril_unit_block(&walk->unit, begin);
-    task->keys = min_of(walk->unit.keys, tril_unit_block(&walk->unit, end - 1) + TRIL_KEY_BLOCK);
+    task->part = walk->part++;
+    task->parts = walk->parts;
+    if (task->parts == 1) return;
+    task->first = tril_unit_block(task, tril_part_begin(task, task->part));
+    task->keys = min_of(task->keys, tril_unit_block(task, tril_part_begin(task, task->part + 1) - 1) + TRIL_KEY_BLOCK);
 }
 
 static int64_t task_size(const struct tril_plan *plan, const struct tril_task *task)

@@ -38,6 +38,8 @@ struct tril_blocking {
 #define TRIL_TASKS_PER_THREAD 4
 /* Only a call of fewer units than that is split over keys. */
 #define TRIL_MAX_SPLIT_UNITS (TRIL_MAX_THREADS * TRIL_TASKS_PER_THREAD)
+/* Units times parts: at most as many as a team wants, rounded up to whole parts of each unit. */
+#define TRIL_MAX_PARTS (2 * TRIL_MAX_SPLIT_UNITS)
 
 struct tril_plan {
     int64_t group;     /* query heads per K/V head */
@@ -45,7 +47,7 @@ struct tril_plan {
     int64_t v_row;     /* v_dim rounded up to whole panels, in floats */
     int64_t few_rows;  /* of the tier's blocking */
     int64_t few_heads; /* K/V heads that a few-row task may take: more than 1 only where a token's heads lie together */
-    int64_t parts;     /* a unit's keys are split into so many tasks, as far as it has blocks */
+    int64_t parts;     /* a unit's keys are split into so many tasks at most: as far as it has blocks */
     bool splits;       /* whether they may be: not where the rows of the result have no room for t */
     bool whole;        /* column sums: a unit is all of a sequence's queries, of which the last_rows ones count */
     int64_t last_rows;
@@ -129,6 +131,16 @@ static inline int64_t tril_unit_blocks(const struct tril_task *unit)
 {
     const int64_t keys = unit->unit_keys - unit->unit_first - (unit->gap_end - unit->gap);
     return (keys + TRIL_KEY_BLOCK - 1) / TRIL_KEY_BLOCK;
+}
+
+/* The number of the block with which part `part` of the unit begins. Each part is shorter than the one before, down to
+ * a block: the first is folded as it goes, and what is left to do when the others have gone is short. Beside a block
+ * for each, what all parts before have is 1 - (1 - part / parts)^2 of the rest. */
+static inline int64_t tril_part_begin(const struct tril_task *unit, int64_t part)
+{
+    const int64_t parts = unit->parts, rest = tril_unit_blocks(unit) - parts, square = parts * parts;
+    const int64_t before = square - (parts - part) * (parts - part);
+    return part + rest / square * before + rest % square * before / square;
 }
 
 /* TRIL_BLOCKWISE: the parts of a sequence. */

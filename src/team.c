@@ -3,6 +3,9 @@
 /* Numbers that the library counts itself are above those of the hosts. */
 #define COUNTED (UINT64_C(1) << 62)
 
+/* In tril_team.folded: a thread is at it. */
+#define FOLDING (UINT32_C(1) << 31)
+
 int tril_team_join(struct tril_team *team, uint64_t number, int thread, int threads)
 {
     uint64_t turn = atomic_load_explicit(&team->turn, memory_order_acquire);
@@ -34,10 +37,29 @@ uint64_t tril_team_claim(struct tril_team *team, int which)
     return atomic_fetch_add_explicit(&team->claim[which].next, 1, memory_order_relaxed);
 }
 
-bool tril_team_completes(struct tril_team *team, int64_t unit, int64_t parts)
+void tril_team_made(struct tril_team *team, int64_t made, int64_t part)
 {
-    _Atomic uint32_t *done = &team->done[unit];
-    if (atomic_fetch_add_explicit(done, 1, memory_order_acq_rel) + 1 != (uint32_t)parts) return false;
-    atomic_store_explicit(done, 0, memory_order_relaxed);
-    return true;
+    atomic_store(&team->made[made + part], 1);
+}
+
+/* Stores and loads of `made` and `folded` are in one order that all threads see alike: either the thread that folds
+ * finds a part made when it has let go, or the one that made it finds that none folds. */
+int64_t tril_team_turn(struct tril_team *team, int64_t unit, int64_t made)
+{
+    uint32_t next = atomic_load(&team->folded[unit]);
+    do {
+        if ((next & FOLDING) != 0 || atomic_load(&team->made[made + next]) == 0) return -1;
+    } while (!atomic_compare_exchange_weak(&team->folded[unit], &next, next | FOLDING));
+    if (atomic_load(&team->made[made + next]) != 0) {
+        atomic_store(&team->made[made + next], 0);
+        return next;
+    }
+    /* Others have folded all parts since `next` was read, which is 0 again. */
+    atomic_store(&team->folded[unit], next);
+    return -1;
+}
+
+void tril_team_folded(struct tril_team *team, int64_t unit, int64_t next)
+{
+    atomic_store(&team->folded[unit], (uint32_t)next);
 }

@@ -113,6 +113,18 @@ static void do_all(const struct tril_job *job, const struct tril_kernels *kernel
         do_task(job, &task, kernels, area);
 }
 
+/* A part of a split unit is made: folds what can be folded now. */
+static void fold_made(const struct tril_job *job, const struct tril_task *task, const struct tril_kernels *kernels,
+                      struct tril_team *team)
+{
+    const int64_t made = task->unit * job->plan->parts;
+    tril_team_made(team, made, task->part);
+    for (int64_t part; (part = tril_team_turn(team, task->unit, made)) >= 0;) {
+        tril_fold_part(job, task, part, kernels);
+        tril_team_folded(team, task->unit, part + 1 < task->parts ? part + 1 : 0);
+    }
+}
+
 /* The tasks that this thread of a team is the first to claim. The walk is the same on each of them. */
 static void do_share(const struct tril_job *job, const struct tril_kernels *kernels, struct tril_team *team,
                      float *area, int thread, int threads)
@@ -124,8 +136,7 @@ static void do_share(const struct tril_job *job, const struct tril_kernels *kern
     for (uint64_t i = 0; tril_plan_next(job->plan, job->call, &walk, &task); i++) {
         if (i != mine) continue;
         do_task(job, &task, kernels, area);
-        if (tril_in_states(job, &task) && tril_team_completes(team, task.unit, task.parts))
-            tril_fold_unit(job, &task, kernels);
+        if (tril_in_states(job, &task)) fold_made(job, &task, kernels, team);
         mine = tril_team_claim(team, which);
     }
 }

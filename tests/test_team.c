@@ -3,6 +3,7 @@
  * between the tasks (yielding.c). */
 #include "support.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -147,6 +148,37 @@ static bool long_rows(const struct tiers *tiers)
         ok = ok && by_teams(p, &rng, 1 + i, scaled(4) < 2 ? 2 : 4, "long rows", tiers);
         problem_options_random(p, &rng, EVERY_OPTION);
         ok = ok && by_teams(p, &rng, 2 + i, 2, "long rows with options", tiers);
+        problem_free(p);
+        if (!ok) return false;
+    }
+    return were_shared(tiers);
+}
+
+/* Rows of a split unit that see nothing of its first part, or parts: while the queries go on, their window leaves a
+ * block behind. A part is a block, or two. All scores are negative, so that a maximum of 0 would be none of them. */
+static bool windows_between_parts(const struct tiers *tiers)
+{
+    static const struct {
+        int group, q_len, kv_len, window;
+    } shapes[] = {{1, 8, 3000, 2229}, {4, 3, 1100, 843}, {2, 20, 2600, 2079}, {1, 9, 9000, 8485}, {3, 30, 1300, 260}};
+    struct rng rng;
+    waited = shared = 0;
+    for (int i = 0; i < COUNT(shapes); i++) {
+        if (!short_table_case_begin(i, COUNT(shapes), 2, &rng)) continue;
+        struct problem *p = problem_new(shapes[i].group, 1, 8, 8);
+        const int64_t first = shapes[i].kv_len - shapes[i].q_len - shapes[i].window + 1, last = first + shapes[i].q_len;
+        problem_seq(p, 0, shapes[i].q_len, 0, shapes[i].kv_len);
+        p->window = shapes[i].window;
+        problem_fill(p, &rng, NORMAL);
+        for (int64_t j = 0; j < p->q_tokens * p->q_heads * p->qk_dim; j++)
+            p->q[j] = fabsf(p->q[j]);
+        for (int64_t j = 0; j < p->kv_tokens * p->kv_heads * p->qk_dim; j++)
+            p->k[j] = -fabsf(p->k[j]);
+        problem_describe(p, "windows between parts");
+        bool ok = first / TRIL_KEY_BLOCK < (last - 1) / TRIL_KEY_BLOCK || broken("all rows see the first block");
+        for (int t = 0; t < tiers->n && ok; t++)
+            ok = splits(p, 8, tiers->name[t]);
+        ok = ok && by_teams(p, &rng, 1 + i, 3, "windows between parts", tiers);
         problem_free(p);
         if (!ok) return false;
     }
@@ -334,6 +366,7 @@ static bool numbered_and_counted(const struct tiers *tiers)
 static const struct check checks[] = {
     {"thread_counts", thread_counts},
     {"long_rows", long_rows},
+    {"windows_between_parts", windows_between_parts},
     {"counted", counted},
     {"some_never_come", some_never_come},
     {"numbered", numbered},
