@@ -4,18 +4,15 @@
 
 #define AT_ONCE 64 /* states that a tier folds in one call */
 
-/* Not inlined: nothing here is done often enough. */
-#define NOINLINE __attribute__((noinline))
-
-static NOINLINE bool sees_any(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
-                              int64_t from, int64_t to)
+static TRIL_COLD bool sees_any(const struct tril_job *job, const struct tril_task *task,
+                               const struct tril_task_row *row, int64_t from, int64_t to)
 {
     return tril_row_sees_any(job, task, row, from, to);
 }
 
 /* Where the row has its result if its unit has so many parts, and it is made by this one of them. */
-static NOINLINE struct tril_place place_of(const struct tril_job *job, const struct tril_task *task,
-                                           const struct tril_task_row *row, int64_t part, int64_t parts, int64_t key)
+static TRIL_COLD struct tril_place place_of(const struct tril_job *job, const struct tril_task *task,
+                                            const struct tril_task_row *row, int64_t part, int64_t parts, int64_t key)
 {
     struct tril_task other = *task;
     other.part = part;
@@ -76,8 +73,9 @@ void tril_fold_parts(const tril_partial *parts, int64_t n, int64_t row, int dim,
 }
 
 /* The row's weights from its t: what it sees, and 0 elsewhere. */
-static void end_weights(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
-                        const struct tril_kernels *kernels, float max, float sum)
+static TRIL_COLD void end_weights(const struct tril_job *job, const struct tril_task *task,
+                                  const struct tril_task_row *row, const struct tril_kernels *kernels, float max,
+                                  float sum)
 {
     const bool dense = job->weights->form == TRIL_WEIGHTS_DENSE;
     const int64_t columns = dense ? task->seq->kv_len : row->view.end;
@@ -92,8 +90,9 @@ static void end_weights(const struct tril_job *job, const struct tril_task *task
 }
 
 /* Folds a row's states of one part onto what the parts before it have become, which is at `to`. */
-static void fold_row(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
-                     int64_t part, const struct tril_place *to, const struct tril_kernels *kernels)
+static TRIL_COLD void fold_row(const struct tril_job *job, const struct tril_task *task,
+                               const struct tril_task_row *row, int64_t part, const struct tril_place *to,
+                               const struct tril_kernels *kernels)
 {
     const int dim = job->weights == NULL ? job->call->v_dim : 0;
     const int64_t ends = tril_part_begin(task, part + 1);
@@ -119,8 +118,8 @@ static void fold_row(const struct tril_job *job, const struct tril_task *task, c
 }
 
 /* A row that is folded, to the caller's place. */
-static void end_row(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
-                    const struct tril_place *from, const struct tril_kernels *kernels)
+static TRIL_COLD void end_row(const struct tril_job *job, const struct tril_task *task, const struct tril_task_row *row,
+                              const struct tril_place *from, const struct tril_kernels *kernels)
 {
     const int dim = job->weights == NULL ? job->call->v_dim : 0;
     float max = *from->max, sum = *from->sum;

@@ -6,8 +6,8 @@
 
 /* Folds part `part` of the unit of `task`, which is made, onto what the parts before it have become: that is where the
  * first part, which is folded as it goes, has its states. After the last part the unit goes to the caller's place. */
-void tril_fold_part(const struct tril_job *job, const struct tril_task *task, int64_t part,
-                    const struct tril_kernels *kernels);
+TRIL_COLD void tril_fold_part(const struct tril_job *job, const struct tril_task *task, int64_t part,
+                              const struct tril_kernels *kernels);
 
 /* Row `row` of n partial results into o, *max and *sum; -inf and -0 where it sees nothing. o may be the first part's.
  */

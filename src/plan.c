@@ -9,6 +9,8 @@
 #define MIN_ROWS 48
 /* How many classes of task sizes a team's walk tells apart, each half of the one before. */
 #define LEVELS 4
+/* How much longer few rows take for a key than as many of a whole tile: they wait for memory. */
+#define FEW_COST 4
 
 static int64_t min_of(int64_t a, int64_t b)
 {
@@ -140,9 +142,21 @@ static int64_t chunks_of(const struct tril_plan *plan, const tril_seq *seq)
     return plan->whole ? seq->q_len > 0 : ceil_div(seq->q_len, plan->positions);
 }
 
-static int64_t unit_parts(const struct tril_plan *plan, const struct tril_task *unit)
+static int64_t task_size(const struct tril_plan *plan, const struct tril_task *task)
 {
-    return max_of(1, min_of(plan->parts, tril_unit_blocks(unit)));
+    const bool across = task->first < task->gap && task->keys > task->gap_end;
+    const int64_t keys = task->keys - task->first - (across ? task->gap_end - task->gap : 0);
+    return task->heads * task->queries * plan->group * (keys + 1);
+}
+
+/* Into how many parts the walk's unit is split. There may be no room to keep track of more: then it is not. */
+static int64_t unit_parts(const struct tril_plan *plan, const struct tril_walk *walk)
+{
+    const struct tril_task *unit = &walk->unit;
+    int64_t parts = plan->parts;
+    if (unit->few && plan->few_share > 0) parts = (task_size(plan, unit) + plan->few_more) / plan->few_share;
+    parts = max_of(1, min_of(parts, tril_unit_blocks(unit)));
+    return walk->units < TRIL_MAX_SPLIT_UNITS && walk->made + parts <= TRIL_MAX_PARTS ? parts : 1;
 }
 
 /* A state of each row for each block. */
@@ -156,6 +170,7 @@ static bool next_unit(const struct tril_plan *plan, const tril_attention *call, 
 {
     if (walk->parts > 1) {
         walk->units++;
+        walk->made += walk->parts;
         walk->states += unit_states(plan, &walk->unit);
     }
     walk->part = walk->parts = 0;
@@ -175,9 +190,10 @@ static bool next_unit(const struct tril_plan *plan, const tril_attention *call, 
             walk->unit.packed = walk->packed;
             if (call->block_tokens > 0) walk->unit.pages = walk->pages - tril_first_page(call, seq);
             walk->unit.unit = walk->units;
+            walk->unit.made = walk->made;
             walk->unit.states = walk->states;
             walk->head += walk->unit.heads;
-            walk->parts = unit_parts(plan, &walk->unit);
+            walk->parts = unit_parts(plan, walk);
             return true;
         }
         walk->packed += tril_packed_offset(call, seq, seq->q_len);
@@ -194,13 +210,6 @@ static void next_part(struct tril_walk *walk, struct tril_task *task)
     if (task->parts == 1) return;
     task->first = tril_unit_block(task, tril_part_begin(task, task->part));
     task->keys = min_of(task->keys, tril_unit_block(task, tril_part_begin(task, task->part + 1) - 1) + TRIL_KEY_BLOCK);
-}
-
-static int64_t task_size(const struct tril_plan *plan, const struct tril_task *task)
-{
-    const bool across = task->first < task->gap && task->keys > task->gap_end;
-    const int64_t keys = task->keys - task->first - (across ? task->gap_end - task->gap : 0);
-    return task->heads * task->queries * plan->group * (keys + 1);
 }
 
 /* 0 for the tasks of the largest class, levels - 1 for all the small ones. */
@@ -221,41 +230,72 @@ bool tril_plan_next(const struct tril_plan *plan, const tril_attention *call, st
     return false;
 }
 
-/* How many units there are, and the size of the largest. */
-static int64_t count_units(struct tril_plan *plan, const tril_attention *call, int64_t *largest)
+/* What a team has to share out: units of many rows and of few. */
+struct work {
+    int64_t units, largest;                     /* of many rows; the size of the largest */
+    int64_t few_units, few_largest, few_pieces; /* of few rows, and how many tasks they could be cut into */
+    int64_t cost;
+};
+
+/* sum + a * b, or all that there is: then tasks are large. */
+static int64_t add_product(int64_t sum, int64_t a, int64_t b)
 {
-    int64_t units = 0;
-    struct tril_task unit;
-    *largest = 1;
+    int64_t product;
+    return __builtin_mul_overflow(a, b, &product) || __builtin_add_overflow(sum, product, &sum) ? INT64_MAX : sum;
+}
+
+static TRIL_COLD struct work work_of(const struct tril_plan *plan, const tril_attention *call)
+{
+    struct work work = {.cost = 1};
     for (int64_t i = 0; i < call->n_seqs; i++) {
         const tril_seq *seq = &call->seqs[i];
         const int64_t chunks = chunks_of(plan, seq);
-        if (chunks == 0) continue;
-        /* All chunks but the last are alike, the last one sees the most. */
+        /* All chunks but the last are taken to be alike, though they see more and more. */
         for (int64_t chunk = max_of(chunks - 2, 0); chunk < chunks; chunk++) {
+            struct tril_task unit;
             unit_of(plan, call, seq, chunk, 0, &unit);
-            units += ceil_div(call->kv_heads, unit.heads) * (chunk == chunks - 1 ? 1 : chunks - 1);
-            *largest = max_of(*largest, task_size(plan, &unit));
+            const int64_t size = task_size(plan, &unit), times = chunk == chunks - 1 ? 1 : chunks - 1;
+            const int64_t units = ceil_div(call->kv_heads, unit.heads) * times;
+            if (unit.few) {
+                work.few_units += units;
+                work.few_largest = max_of(work.few_largest, size);
+                work.few_pieces = add_product(work.few_pieces, plan->splits ? tril_unit_blocks(&unit) : 1, units);
+                work.cost = add_product(work.cost, FEW_COST * size, units);
+            } else {
+                work.largest = max_of(work.largest, size);
+                work.units += units;
+                work.cost = add_product(work.cost, times > 1 ? size / 2 : size, units);
+            }
         }
     }
-    return units;
+    return work;
 }
 
-/* Enough tasks for a team: fewer rows in each, then fewer heads, then fewer keys. */
-static void cut_for_team(struct tril_plan *plan, const tril_attention *call, int64_t step, int threads)
+/* Enough tasks for a team: fewer rows in each, then fewer keys. Heads of few rows are kept together as far as there are
+ * blocks for all threads: memory is read in its order then, which is worth up to twice the speed. */
+static TRIL_COLD void cut_for_team(struct tril_plan *plan, const tril_attention *call, int64_t step, int threads)
 {
     const int64_t want = (int64_t)threads * TRIL_TASKS_PER_THREAD;
-    int64_t queries = 0, largest;
+    int64_t queries = 0;
     for (int64_t i = 0; i < call->n_seqs; i++)
         queries += call->seqs[i].q_len;
     const int64_t least = round_up(ceil_div(MIN_ROWS, plan->group), step);
     const int64_t even = max_of(queries / ceil_div(want, call->kv_heads) / step * step, least);
     if (!plan->whole) plan->positions = min_of(plan->positions, even);
-    plan->few_heads = min_of(plan->few_heads, ceil_div((int64_t)call->kv_heads * TRIL_TASKS_PER_THREAD, threads));
-    const int64_t units = count_units(plan, call, &largest);
-    if (units > 0 && units < want && plan->splits) plan->parts = ceil_div(want, units);
+    struct work work = work_of(plan, call);
+    if (work.few_pieces > 0 && work.few_pieces < threads) {
+        plan->few_heads = min_of(plan->few_heads, ceil_div(call->kv_heads, ceil_div(threads, work.few_pieces)));
+        work = work_of(plan, call);
+    }
+    const int64_t share = ceil_div(ceil_div(work.cost, want), FEW_COST);
+    if (plan->splits) {
+        /* Of fewer units than wanted what is over is a part as well; otherwise less than two shares stay whole. */
+        plan->few_more = work.units + work.few_units < want ? share - 1 : 0;
+        plan->few_share = share;
+        if (work.units > 0 && work.units < want) plan->parts = ceil_div(want, work.units);
+    }
     plan->levels = LEVELS;
-    plan->top = log2_of(largest / plan->parts);
+    plan->top = log2_of(max_of(work.largest / plan->parts, plan->splits ? share : max_of(work.few_largest, 1)));
 }
 
 /* Every region starts on a cache line. */
@@ -309,6 +349,7 @@ bool tril_plan_make(struct tril_plan *plan, const tril_attention *call, const tr
     const bool together = call->k.head_stride / unit_tokens <= call->k.token_stride;
     plan->few_heads = together ? call->kv_heads : 1;
     plan->parts = 1;
+    plan->few_share = plan->few_more = 0;
     plan->levels = 1;
     plan->top = 0;
 
@@ -319,7 +360,7 @@ bool tril_plan_make(struct tril_plan *plan, const tril_attention *call, const tr
 
     if (threads > 1) cut_for_team(plan, call, step, threads);
     int64_t states = 0;
-    if (plan->parts > 1) {
+    if (threads > 1 && plan->splits) {
         struct tril_walk walk = {0};
         while (next_unit(plan, call, &walk)) {
             if (walk.states > INT64_MAX / 64) return false;

@@ -5,6 +5,9 @@
 
 #include "sight.h"
 
+/* Of teams alone and seldom: compiled for size. */
+#define TRIL_COLD __attribute__((cold))
+
 /* How a tier likes its work cut; data in its kernel table. */
 struct tril_blocking {
     int lanes;     /* floats in a vector: a packed row is a multiple of it */
@@ -36,10 +39,9 @@ struct tril_blocking {
 #define TRIL_MAX_THREADS 256
 /* How many tasks a team wants per thread, so that it does not matter when each of them comes. */
 #define TRIL_TASKS_PER_THREAD 4
-/* Only a call of fewer units than that is split over keys. */
+/* No more units are split over keys, nor into more parts in all; a team of that many threads wants half of it. */
 #define TRIL_MAX_SPLIT_UNITS (TRIL_MAX_THREADS * TRIL_TASKS_PER_THREAD)
-/* Units times parts: at most as many as a team wants, rounded up to whole parts of each unit. */
-#define TRIL_MAX_PARTS (2 * TRIL_MAX_SPLIT_UNITS)
+#define TRIL_MAX_PARTS       (2 * TRIL_MAX_SPLIT_UNITS)
 
 struct tril_plan {
     int64_t group;     /* query heads per K/V head */
@@ -47,7 +49,9 @@ struct tril_plan {
     int64_t v_row;     /* v_dim rounded up to whole panels, in floats */
     int64_t few_rows;  /* of the tier's blocking */
     int64_t few_heads; /* K/V heads that a few-row task may take: more than 1 only where a token's heads lie together */
-    int64_t parts;     /* a unit's keys are split into so many tasks at most: as far as it has blocks */
+    int64_t parts;     /* the keys of a unit of many rows are split into so many tasks, as far as it has blocks */
+    int64_t few_share; /* those of one of few rows into tasks of this size in the mean; 0: not at all */
+    int64_t few_more;  /* added to its size before it is divided by that: what decides about a last part */
     bool splits;       /* whether they may be: not where the rows of the result have no room for t */
     bool whole;        /* column sums: a unit is all of a sequence's queries, of which the last_rows ones count */
     int64_t last_rows;
@@ -85,7 +89,7 @@ struct tril_task {
     bool few;
     /* Of a split unit: */
     int64_t part, parts;           /* 1: it is not split */
-    int64_t unit;                  /* its number among the split units */
+    int64_t unit, made;            /* its number among the split units; how many parts those before it have */
     int64_t unit_first, unit_keys; /* what the unit sees: `first` of its first part, `keys` of its last one */
     int64_t states;                /* floats from plan.states on; see tril_place_of() */
 };
@@ -97,7 +101,7 @@ struct tril_walk {
     int level;
     int64_t seq, chunk, head; /* the unit after it: chunks count down from the sequence's last */
     bool in_seq;
-    int64_t packed, pages, units, states; /* sums over the units before it */
+    int64_t packed, pages, units, made, states; /* sums over the units before it */
 };
 
 /* One past the last position of the sequence's range of keys. */

@@ -117,9 +117,8 @@ static void do_all(const struct tril_job *job, const struct tril_kernels *kernel
 static void fold_made(const struct tril_job *job, const struct tril_task *task, const struct tril_kernels *kernels,
                       struct tril_team *team)
 {
-    const int64_t made = task->unit * job->plan->parts;
-    tril_team_made(team, made, task->part);
-    for (int64_t part; (part = tril_team_turn(team, task->unit, made)) >= 0;) {
+    tril_team_made(team, task->made, task->part);
+    for (int64_t part; (part = tril_team_turn(team, task->unit, task->made)) >= 0;) {
         tril_fold_part(job, task, part, kernels);
         tril_team_folded(team, task->unit, part + 1 < task->parts ? part + 1 : 0);
     }

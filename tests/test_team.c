@@ -113,7 +113,8 @@ static bool splits(const struct problem *p, int threads, const char *tier)
     struct tril_plan plan;
     struct placed *x = placed_new(p, &contiguous, ATTEND);
     const bool ok = use_tier(tier) &&
-                    tril_plan_make(&plan, &x->call, NULL, &tril_kernels_in_use()->blocking, threads) && plan.parts > 1;
+                    tril_plan_make(&plan, &x->call, NULL, &tril_kernels_in_use()->blocking, threads) &&
+                    plan.areas > plan.states;
     placed_free(x);
     return ok || broken("%d threads do not split this call over keys: it tests nothing", threads);
 }
@@ -183,6 +184,53 @@ static bool windows_between_parts(const struct tiers *tiers)
         if (!ok) return false;
     }
     return were_shared(tiers);
+}
+
+/* The tasks of a batch of new tokens: none takes longer than half of what each thread has to do, what is short stays
+ * whole, and the heads of a token stay together. */
+static bool shared_out(const struct tiers *tiers)
+{
+    enum { SHORT = MAX_SEQS - 1, HEADS = 8 };
+    static const struct {
+        int n_short, threads;
+    } batches[] = {{0, 2}, {0, 8}, {0, 32}, {SHORT, 2}, {SHORT, 8}};
+    struct rng rng = {0};
+    for (int i = 0; i < COUNT(batches) * tiers->n; i++) {
+        const int n_short = batches[i / tiers->n].n_short, threads = batches[i / tiers->n].threads;
+        const char *tier = tiers->name[i % tiers->n];
+        struct problem *p = problem_new(2 * HEADS, HEADS, 4, 4);
+        problem_seq(p, 0, 1, 0, 40000);
+        for (int j = 0; j < n_short; j++)
+            problem_seq(p, 0, 1, 0, 300);
+        problem_fill(p, &rng, NORMAL);
+        problem_describe(p, "shared out");
+        struct placed *x = placed_new(p, &contiguous, ATTEND);
+        struct tril_plan plan;
+        bool ok = use_tier(tier);
+        const struct tril_blocking *blocking = &tril_kernels_in_use()->blocking;
+        ok = ok && (tril_plan_make(&plan, &x->call, NULL, blocking, threads) || broken("no plan"));
+        struct tril_walk walk = {.level = 0};
+        struct tril_task task;
+        int64_t all = 0, most = 0, parts = 0;
+        while (ok && tril_plan_next(&plan, &x->call, &walk, &task)) {
+            const int64_t size = (task.keys - task.first) * task.heads;
+            all += size;
+            if (size > most) most = size;
+            if (task.seq == &x->call.seqs[0]) parts++;
+            if (!task.few) continue;
+            ok = task.heads == HEADS || broken("%d threads: a task of %d heads", threads, (int)task.heads);
+            if (task.seq->kv_len == 300) ok = ok && (task.parts == 1 || broken("a short sequence is split"));
+        }
+        ok = ok && (all == HEADS * (40000 + 300 * (int64_t)(p->n_seqs - 1)) || broken("not all keys"));
+        if (blocking->few_rows > 0)
+            ok =
+                ok && (2 * most * threads <= all || broken("%d threads: a task of %lld of %lld keys, one of %lld",
+                                                           threads, (long long)most, (long long)all, (long long)parts));
+        placed_free(x);
+        problem_free(p);
+        if (!ok) return false;
+    }
+    return true;
 }
 
 /* Calls of all shapes and operations, their answers known, that share a workspace. */
@@ -367,6 +415,7 @@ static const struct check checks[] = {
     {"thread_counts", thread_counts},
     {"long_rows", long_rows},
     {"windows_between_parts", windows_between_parts},
+    {"shared_out", shared_out},
     {"counted", counted},
     {"some_never_come", some_never_come},
     {"numbered", numbered},
