@@ -177,7 +177,7 @@ static inline bool tril_blockwise(const struct tril_job *job, const struct tril_
     return (job->call->flags & TRIL_BLOCKWISE) != 0 || task->part > 0;
 }
 
-/* Whether a split unit's results have to be folded at its end. */
+/* Whether the task's results go to states, which are folded when the parts before it are. */
 static inline bool tril_in_states(const struct tril_job *job, const struct tril_task *task)
 {
     return task->parts > 1 && (job->call->flags & TRIL_BLOCKWISE) == 0;

@@ -9,7 +9,8 @@
 #define MIN_ROWS 48
 /* How many classes of task sizes a team's walk tells apart, each half of the one before. */
 #define LEVELS 4
-/* How much longer few rows take for a key than as many of a whole tile: they wait for memory. */
+/* How much longer few rows take for a key than as many of a whole tile: they wait for memory. Four rows a head took 4
+ * (f16) and 7 (f32) times as long on an Intel core: a prompt of 2048, a new token over 32768 keys. */
 #define FEW_COST 4
 
 static int64_t min_of(int64_t a, int64_t b)
