@@ -10,13 +10,13 @@ static atomic_uint calls;
 
 int tril_told_source(void)
 {
-    return (int)(atomic_fetch_add(&calls, 1) % 4);
+    return (int)(atomic_fetch_add(&calls, 1) % 5);
 }
 
 /* Asked behind the other: each answer with each of its. */
 bool tril_told_lower(void)
 {
-    return atomic_load(&calls) / 4 % 2 != 0;
+    return atomic_load(&calls) / 5 % 2 != 0;
 }
 
 const struct tril_tier tril_tiers[] = {

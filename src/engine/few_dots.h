@@ -53,7 +53,7 @@ static ALWAYS_INLINE void few_lanes(const bool singly, const int rows, const flo
                                     struct few_stream *stream)
 {
     enum { PARTS = V_LANES / FEW_TAKES };
-    struct few_lines taken = {NULL, NULL};
+    struct few_lines taken = {{NULL, NULL}, 0};
     va av[FEW_MAX_ROWS] = {a_load1(q)}; /* not used where A_STEP is 1, but compilers want it to have a value */
     _Static_assert(A_STEP == 1 || A_STEP == V_LANES, "a register of A holds the values of one transposition");
 #define DO(r)                                                                                                          \

@@ -45,7 +45,7 @@ static ALWAYS_INLINE void few_halves(const tril_dtype type, const int sides, con
 {
     const int pairs = few_pairs(sides);
     const int parts = pairs / FEW_TAKES;
-    struct few_lines taken = {NULL, NULL};
+    struct few_lines taken = {{NULL, NULL}, 0};
     vf t[FEW_SIDES][V_LANES], h[2], keys[2][FEW_SIDES];
     if (sides == 1) few_square(k->data + at, k->stride, V_LANES, t[0]);
 #if V_LANES == PANEL
@@ -244,7 +244,7 @@ static ALWAYS_INLINE void few_panel_dots(const tril_dtype type, const int rows, 
               lines = 4 * FEW_PANELS * bytes / LINE_BYTES; /* of four dims */
     vf acc[MAX_ROWS][FEW_PANEL_VECS], scale[FEW_PANEL_VECS];
     const bool singly = (type == TRIL_F32 || few_is_half(type)) && lines % 4 == 0;
-    struct few_lines taken = {NULL, NULL};
+    struct few_lines taken = {{NULL, NULL}, 0};
     float scales[FEW_PANELS * PANEL];
     if (type == TRIL_I8) few_panel_scales(from, scales);
     UNROLL
@@ -270,8 +270,11 @@ static ALWAYS_INLINE void few_panel_dots(const tril_dtype type, const int rows, 
         EACH_ROW(DO)
 #undef DO
         if (singly) {
-            taken.near += lines / 4 * LINE_BYTES;
-            taken.far += lines / 4 * LINE_BYTES;
+            taken.at.near += lines / 4 * LINE_BYTES;
+            if (!FEW_COMBS)
+                taken.at.far += lines / 4 * LINE_BYTES;
+            else if (lines / 4 == 1)
+                taken.at.far += d % 2 == 0 ? LINE_BYTES : taken.step - LINE_BYTES;
         } else if (d % 4 == 3) {
             few_pull_as(few_is_half(type), stream, lines);
         }
@@ -340,7 +343,7 @@ static ALWAYS_INLINE void few_typed_more(const tril_dtype type, const int rows, 
         for (; k < stop; k++, row += x->stride) {
             const vf scale = type == TRIL_I8 ? v_set1(tril_load_f32(scales)) : v_zero();
             if (type == TRIL_I8) scales += x->scale_stride;
-            struct few_lines taken = {NULL, NULL};
+            struct few_lines taken = {{NULL, NULL}, 0};
             if (singly) taken = few_take(stream, lines / 4);
             va av[MAX_ROWS];
 #define DO(r)                                                                                                          \

@@ -127,6 +127,18 @@ static int few_keys_of(const struct tril_task *task, int64_t first)
     return task->keys - first < TRIL_KEY_BLOCK ? (int)(task->keys - first) : TRIL_KEY_BLOCK;
 }
 
+/* An Intel core reads on by itself through what is asked for in sequence, and memory gives more to several sequences at
+ * once than to one. So keys and values are asked for by units, each in one piece of memory: a page of the host's, or as
+ * much of what lies together as a step allows. A unit is FEW_STRANDS strands, which take turns:
+ *
+ *   combed       two lines of each strand, then two of each of another unit's, then the next two of the first one's ...
+ *   otherwise    FEW_PIECE lines of one strand, then of the next one
+ *
+ * Narrow vectors are not combed: they ask for fewer lines at a time. */
+#define FEW_STRANDS 4
+#define FEW_PIECE   (2 * FEW_STRANDS)
+#define FEW_COMBS   (V_LANES == PANEL)
+
 /* What lies in one piece: tokens, 1 or 16, and lines. See few_run_of(). */
 struct few_run {
     int tokens, lines;
@@ -136,34 +148,41 @@ struct few_run {
  * then its values. Memory is asked for in this order, as much ahead of use as a step of all heads takes, and evenly
  * between the arithmetic: a core has room for some 20 requests, and stands still when asked for more at once. */
 struct few_stream {
-    struct few_run of_keys, of_values;
-    const char *p; /* next line */
-    int left, run; /* lines until `gap` bytes are left out, and between two gaps: what a token's heads have in a row */
-    int64_t gap;
-    int budget;         /* lines that the work at hand may ask for */
-    bool lower;         /* into the second level: see few_ask() */
-    int64_t owed;       /* that it has been promised but that lie in the next block */
-    int64_t block_left; /* lines of this block's keys, or of its values, behind the budget */
-    int64_t first;      /* the block's first key */
-    bool values, over;
-    int key_step, value_step; /* keys of one head, and values, before the next head's turn */
-    int key_heads;            /* heads whose keys are taken side by side */
+    const char *p;    /* next line */
+    const char *idle; /* lines in the cache, asked for where there are no others to ask for */
+    int64_t step;     /* from two lines that lie together to the next two: of another strand, or those behind them */
+    int left,
+        run;     /* lines until few_turn(), and from one to the next: what a token's heads have in a row, or a piece */
+    int64_t gap; /* bytes that are left out there */
+    int budget;  /* lines that the work at hand may ask for */
+    bool lower;  /* into the second level: see few_ask() */
+    bool combed; /* see above */
     /* Keys of f32: each line is asked for when the count of the one before is stored, three for every four that are
      * read, the rest behind the arithmetic and slower yet. Memory drops requests that come faster. */
     bool singly;
     bool far; /* values are not asked for between their arithmetic, but behind it: see FEW_FAR_ROWS */
     bool dry; /* no keys are asked for behind their arithmetic: the processor finds panels in a cache by itself */
-    unsigned pauses;  /* several tiles of rows take the same values: behind which of their steps none are asked for */
-    const char *idle; /* lines in the cache, asked for where there are no others to ask for */
+    unsigned pauses; /* several tiles of rows take the same values: behind which of their steps none are asked for */
+    struct few_run of_keys, of_values;
+    int64_t owed;        /* lines that the work at hand has been promised but that lie behind the window */
+    int64_t window_left; /* lines of the units at hand, or of the block, behind the budget */
+    int64_t block_left;  /* lines of this block's keys, or of its values, behind the budget */
+    int64_t first;       /* the block's first key */
+    bool values, over;
+    int key_step, value_step; /* keys of one head, and values, before the next head's turn */
+    int key_heads;            /* heads whose keys are taken side by side */
     /* Pages: runs until the next page, and of a whole one; where its number stands; what numbers count from. */
     int64_t runs, of_page;
     const int32_t *page;
     const char *base;
     int64_t page_stride;
-    /* A page in strands, see few_strands(): pieces of it, 0 for none, which one is asked for, and where they lie. */
-    int pieces, piece;
-    int64_t strand;
-    const char *page_at;
+    /* Units: lines of one, 0 for no strands; units until the next page, and of a whole one; where the next one is. */
+    int64_t unit, units, units_of_page;
+    const char *unit_next;
+    const char *piece[FEW_STRANDS]; /* those that take turns; hop: from one to the next of the same strand or unit */
+    int64_t hop;
+    unsigned turn, turns; /* whose it is next; turns: the last one's number, which is all ones */
+    bool memory;          /* SOURCE_FAR: keys and values come from memory */
 };
 
 /* Bytes of one row, or, in panels, of 16. */
@@ -192,21 +211,80 @@ static ALWAYS_INLINE int64_t few_share(const struct few_run *run, const struct t
     return lines / heads * n_heads + (more < 0 ? 0 : more < n_heads ? more : n_heads);
 }
 
-/* Of lines in sequence an Intel core reads on by itself, across its own pages, but for that it has to see a long
- * sequence. The host's pages, wherever they lie, are none; so four parts of each are asked for in turns, FEW_PIECE
- * lines at a time: four sequences, through which the core runs ahead at once. */
-#define FEW_STRANDS 4
-#define FEW_PIECE   8
+/* Shorter units, strands of less than 4 KiB, are slower than all in sequence. */
+#ifdef TRIL_TELL_SOURCE
+#define FEW_LEAST_UNIT (FEW_STRANDS * FEW_PIECE)
+#else
+#define FEW_LEAST_UNIT 256
+#endif
 
-static void few_strands(struct few_stream *s)
+/* Whether kernels take two, four or eight lines at a time and never one or three. */
+static bool few_combs(const struct tril_job *job)
 {
-    const int64_t lines = s->of_page * s->run;
-    if (lines % (FEW_STRANDS * FEW_PIECE) != 0) return;
-    s->pieces = (int)(lines / FEW_PIECE);
-    s->piece = 0;
-    s->strand = lines / FEW_STRANDS * LINE_BYTES;
-    s->page_at = s->p;
-    s->left = s->run = FEW_PIECE;
+    return FEW_COMBS && job->call->v_dim % (TILE_VECS * V_LANES) == 0;
+}
+
+/* Units for a step of so many tokens. What is asked for together, one unit or two, is no more than a step of all heads:
+ * that much is there before it is needed, in whatever order it comes. page: lines of a page; at: how many of them are
+ * in front of the first. */
+static void few_units(struct few_stream *s, const struct few_run *run, int step, int64_t page, int64_t at)
+{
+    const int64_t most = (int64_t)run->lines * step / (run->tokens * (s->combed ? 2 : 1));
+    const int64_t unit = most < page ? most : page;
+    if (unit < FEW_LEAST_UNIT || unit % (FEW_STRANDS * FEW_PIECE) != 0 || at % unit != 0) return;
+    if (page < INT64_MAX && page % unit != 0) return;
+    s->unit = unit;
+    s->units_of_page = page / unit;
+    s->units = s->units_of_page - at / unit;
+    s->unit_next = s->p;
+}
+
+static const char *few_next_unit(struct few_stream *s)
+{
+    const char *at = s->unit_next;
+    s->unit_next += s->unit * LINE_BYTES;
+    if (--s->units > 0) return at;
+    s->units = s->units_of_page;
+    s->unit_next = s->base + *++s->page * s->page_stride;
+    return at;
+}
+
+static ALWAYS_INLINE void few_next_piece(struct few_stream *s)
+{
+    s->p = s->piece[s->turn];
+    s->piece[s->turn] += s->hop;
+    s->turn = (s->turn + 1) & s->turns;
+}
+
+/* A window: the next unit, or two, or, in sequence, what the block has left. */
+static void few_next_window(struct few_stream *s)
+{
+    const int64_t strand = s->unit / FEW_STRANDS * LINE_BYTES;
+    const bool both = s->combed && s->block_left >= 2 * s->unit;
+    s->step = 2 * LINE_BYTES;
+    if (s->block_left < s->unit) {
+        s->unit = 0;
+        s->window_left = s->block_left;
+        s->run = (int)s->block_left;
+        s->p = s->unit_next;
+        return;
+    }
+    s->window_left = both ? 2 * s->unit : s->unit;
+    s->run = FEW_PIECE;
+    s->turn = 0;
+    s->piece[0] = few_next_unit(s);
+    if (s->combed) {
+        if (both) s->piece[1] = few_next_unit(s);
+        s->step = strand;
+        s->hop = 2 * LINE_BYTES;
+        s->turns = both;
+    } else {
+        for (int i = 1; i < FEW_STRANDS; i++)
+            s->piece[i] = s->piece[i - 1] + strand;
+        s->hop = FEW_PIECE * LINE_BYTES;
+        s->turns = FEW_STRANDS - 1;
+    }
+    few_next_piece(s);
 }
 
 /* The keys or the values of the block at s->first. */
@@ -225,18 +303,27 @@ static void few_stream_block(struct few_stream *s, const struct tril_job *job, c
     s->p = rows_from(job, task, x, first, task->head).data;
     s->left = s->run = lines;
     s->gap = tokens * x->token_stride - lines * LINE_BYTES;
-    s->pieces = 0;
+    s->unit = 0;
+    s->step = 2 * LINE_BYTES;
     s->block_left = (int64_t)(tokens == 1 ? keys : (keys + PANEL - 1) / PANEL) * lines;
     if (s->gap == 0 && page == 0) s->left = s->run = (int)s->block_left; /* no gap at all */
+    s->window_left = s->block_left;
     s->runs = s->of_page = INT64_MAX;
-    if (page == 0) return;
-    const int64_t at = first / page;
-    s->page = job->pages + task->pages + at;
-    s->base = tril_row(x, 0, task->head);
-    s->page_stride = x->block_stride;
-    s->of_page = page / tokens;
-    s->runs = s->of_page - (first - at * page) / tokens;
-    if (s->lower && s->gap == 0 && s->runs == s->of_page) few_strands(s);
+    int64_t page_lines = INT64_MAX, before = 0;
+    if (page > 0) {
+        const int64_t at = first / page;
+        s->page = job->pages + task->pages + at;
+        s->base = tril_row(x, 0, task->head);
+        s->page_stride = x->block_stride;
+        s->of_page = page / tokens;
+        before = (first - at * page) / tokens;
+        s->runs = s->of_page - before;
+        page_lines = s->of_page * lines;
+    }
+    if (s->gap != 0 || !s->lower) return;
+    if (page == 0 && !s->memory) return;
+    few_units(s, run, s->values ? s->value_step : s->key_step, page_lines, before * lines);
+    if (s->unit > 0) s->window_left = 0;
 }
 
 /* Called between arithmetic, but seldom. gcc knows that vectors survive such a call (-fipa-ra), clang does not. */
@@ -250,16 +337,13 @@ static void few_stream_block(struct few_stream *s, const struct tril_job *job, c
 static FEW_ASIDE void few_turn(struct few_stream *s)
 {
     s->budget -= s->left;
-    s->p += s->gap + (int64_t)s->left * LINE_BYTES;
-    s->left = s->run;
-    if (s->pieces > 0) {
-        if (++s->piece == s->pieces) {
-            s->page_at = s->base + *++s->page * s->page_stride;
-            s->piece = 0;
-        }
-        s->p = s->page_at + s->piece % FEW_STRANDS * s->strand + s->piece / FEW_STRANDS * (FEW_PIECE * LINE_BYTES);
+    if (s->unit > 0) {
+        s->left = s->run;
+        few_next_piece(s);
         return;
     }
+    s->p += s->gap + (int64_t)s->left * LINE_BYTES;
+    s->left = s->run;
     if (--s->runs > 0) return;
     s->p = s->base + *++s->page * s->page_stride;
     s->runs = s->of_page;
@@ -293,7 +377,7 @@ static ALWAYS_INLINE void few_pull_as(const bool wide, struct few_stream *s, con
         for (int i = 0; i < n; i++)
             few_ask(false, s->p + i * LINE_BYTES);
     }
-    s->p += n * LINE_BYTES;
+    s->p += !wide || n > 1 ? n * LINE_BYTES : s->left % 2 == 0 ? LINE_BYTES : s->step - LINE_BYTES;
     s->left -= n;
     if (__builtin_expect(s->left <= 0, 0)) few_turn(s);
 }
@@ -318,7 +402,7 @@ static void few_touch(const struct few_stream *s)
         few_ask(true, (const char *)at);
 }
 
-/* n lines without asking for them. */
+/* n lines without asking for them, where all are in sequence. */
 static void few_pass(struct few_stream *s, int n)
 {
     s->budget -= n;
@@ -327,7 +411,7 @@ static void few_pass(struct few_stream *s, int n)
     if (s->left <= 0) few_turn(s);
 }
 
-/* Does not ask for what is left. */
+/* The same of all that are left. */
 static void few_leave(struct few_stream *s)
 {
     while (s->budget > 0)
@@ -351,7 +435,8 @@ static void few_settle(struct few_stream *s)
 }
 
 /* Allows so many lines to what comes now. */
-static void few_allow(struct few_stream *s, const struct tril_job *job, const struct tril_task *task, int64_t lines)
+static NOINLINE void few_allow(struct few_stream *s, const struct tril_job *job, const struct tril_task *task,
+                               int64_t lines)
 {
     lines += s->owed;
     if (s->block_left == 0 && !s->over) {
@@ -360,10 +445,15 @@ static void few_allow(struct few_stream *s, const struct tril_job *job, const st
         s->over = s->first >= task->keys;
         if (!s->over) few_stream_block(s, job, task);
     }
-    s->budget = (int)(s->over ? 0 : lines < s->block_left ? lines : s->block_left);
+    if (s->window_left == 0 && s->block_left > 0) {
+        few_next_window(s);
+        s->left = s->run;
+    }
+    s->budget = (int)(s->over ? 0 : lines < s->window_left ? lines : s->window_left);
+    s->window_left -= s->budget;
     s->block_left -= s->budget;
     s->owed = s->over ? 0 : lines - s->budget;
-    if (FEW_TOUCHES && s->lower && s->gap == 0 && s->pieces == 0) few_touch(s);
+    if (FEW_TOUCHES && s->lower && s->gap == 0 && s->unit == 0) few_touch(s);
 }
 
 /* Asks for what is left of the work before, and allows as much to n keys or values of the heads as they are themselves.
@@ -425,14 +515,16 @@ static void few_open(struct few_stream *s, const struct tril_job *job, const str
     s->key_heads = few_by_two(k, dims, rows, source) ? 2 : 1;
     s->key_step = few_step(k, dims, rows);
     s->value_step = few_step(v, job->call->v_dim, rows);
-    if (source >= SOURCE_BOTH && few_by_page(job))
-        few_step_shorter(s, (int)job->call->block_tokens, few_at_once(k, dims, rows));
     const int64_t bytes = (task->keys - task->first) * task->heads * source_row_bytes(job);
     s->lower = few_is_wide(k) && (job->weights != NULL || few_is_wide(v)) && asks_lower(job, bytes);
+    s->combed = s->lower && few_combs(job);
+    s->memory = source == SOURCE_FAR;
+    if (source >= SOURCE_BOTH && few_by_page(job) && !s->combed)
+        few_step_shorter(s, (int)job->call->block_tokens, few_at_once(k, dims, rows));
     if (s->lower && !FEW_TOUCHES) few_step_shorter(s, FEW_STEP, few_at_once(k, dims, rows)); /* 64 KiB, not 128 */
     s->far = !s->lower && source >= SOURCE_BOTH && v->dtype == TRIL_F32 && rows <= FEW_FAR_ROWS;
-    s->singly = s->far && source == SOURCE_MEMORY && k->dtype == TRIL_F32 && !panels && rows <= FEW_SINGLE_ROWS;
-    s->dry = source == SOURCE_CACHE && panels;
+    s->singly = s->far && source >= SOURCE_MEMORY && k->dtype == TRIL_F32 && !panels && rows <= FEW_SINGLE_ROWS;
+    s->dry = source == SOURCE_CACHE && panels && !s->lower;
     s->idle = (const char *)idle;
     if (source == SOURCE_CACHE && bytes < FEW_FOUND_BYTES) {
         s->over = true;
@@ -460,8 +552,13 @@ static void few_pull_short(struct few_stream *s, int n)
 
 /* Lines that are asked for one by one between arithmetic: into the first level from `near`, into the second from `far`.
  * One of the two are idle lines, which costs less than a branch at every request. */
-struct few_lines {
+struct few_two {
     const char *near, *far;
+};
+
+struct few_lines {
+    struct few_two at;
+    int64_t step; /* from two far ones to the next two */
 };
 
 /* n lines, SQUARE_LINES at most, for the arithmetic at hand to ask for; idle ones where fewer are allowed. */
@@ -469,25 +566,33 @@ static ALWAYS_INLINE struct few_lines few_take(struct few_stream *s, const int n
 {
     __asm__("" : "+m"(*s));
     const char *taken = s->idle;
+    int64_t step = 0;
     if (s->budget >= n && s->run >= n) {
         taken = s->p;
+        step = s->step;
         s->budget -= n;
-        s->p += n * LINE_BYTES;
+        s->p += n % 2 == 0 ? n / 2 * step : n * LINE_BYTES;
         s->left -= n;
         if (__builtin_expect(s->left <= 0, 0)) few_turn(s);
     }
-    return s->lower ? (struct few_lines){s->idle, taken} : (struct few_lines){taken, s->idle};
+    return s->lower ? (struct few_lines){{s->idle, taken}, step} : (struct few_lines){{taken, s->idle}, 0};
+}
+
+static FEW_ASIDE struct few_two few_take_two(struct few_stream *s)
+{
+    return few_take(s, FEW_TAKE_LINES).at;
 }
 
 /* As many as a transposition takes at once. */
-static FEW_ASIDE struct few_lines few_take_more(struct few_stream *s)
+static ALWAYS_INLINE struct few_lines few_take_more(struct few_stream *s)
 {
-    return few_take(s, FEW_TAKE_LINES);
+    const struct few_two at = few_take_two(s);
+    return (struct few_lines){at, at.far == s->idle ? 0 : s->step};
 }
 
 static ALWAYS_INLINE struct few_lines few_idle(const struct few_stream *s)
 {
-    return (struct few_lines){s->idle, s->idle};
+    return (struct few_lines){{s->idle, s->idle}, 0};
 }
 
 /* gcc 12 puts all requests of a transposition in front of the arithmetic between which they belong. */
@@ -503,12 +608,14 @@ static ALWAYS_INLINE struct few_lines few_idle(const struct few_stream *s)
 static ALWAYS_INLINE void few_ask_share(const bool wide, struct few_lines *taken, vf *behind, const int lines,
                                         const int u, const int n)
 {
-    V_BEHIND(taken->near, *behind);
-    if (wide && V_LOWER) V_BEHIND(taken->far, *behind);
+    V_BEHIND(taken->at.near, *behind);
+    if (wide && V_LOWER) V_BEHIND(taken->at.far, *behind);
     UNROLL
     for (int i = lines * u / n; i < lines * (u + 1) / n; i++) {
-        few_ask(false, taken->near + i * LINE_BYTES);
-        if (wide && V_LOWER) few_ask(true, taken->far + i * LINE_BYTES);
+        few_ask(false, taken->at.near + i * LINE_BYTES);
+        if (!wide || !V_LOWER) continue;
+        few_ask(true, taken->at.far + (FEW_COMBS ? i % 2 : i) * LINE_BYTES);
+        if (FEW_COMBS && i % 2 != 0) taken->at.far += taken->step;
     }
 }
 
