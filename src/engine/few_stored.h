@@ -273,7 +273,7 @@ static ALWAYS_INLINE void few_panel_dots(const tril_dtype type, const int rows, 
             taken.at.near += lines / 4 * LINE_BYTES;
             if (!FEW_COMBS)
                 taken.at.far += lines / 4 * LINE_BYTES;
-            else if (lines / 4 == 1)
+            else if (lines / 4 == 1) /* the second of two that lie together is the next d's */
                 taken.at.far += d % 2 == 0 ? LINE_BYTES : taken.step - LINE_BYTES;
         } else if (d % 4 == 3) {
             few_pull_as(few_is_half(type), stream, lines);
