@@ -5,8 +5,9 @@
 #include "few_kinds.h"
 
 /* Lines that are asked for before use where a step of all heads has less: memory takes 100 ns, in which a core
- * reads 50. */
-#define FEW_LEAST_AHEAD 256
+ * reads 50. In strands more than that are asked for, in an order of their own. */
+#define FEW_LEAST_AHEAD    256
+#define FEW_STRANDED_AHEAD 1024
 
 /* In vectors of a whole line P V of f32 takes a line of values in a third of the time that memory takes for one: asked
  * for at that rate, requests are dropped for want of room. Where keys and values come from memory, they are asked for
@@ -56,6 +57,7 @@ struct few_stream {
     bool dry; /* no keys are asked for behind their arithmetic: the processor finds panels in a cache by itself */
     unsigned pauses; /* several tiles of rows take the same values: behind which of their steps none are asked for */
     struct few_run of_keys, of_values;
+    int64_t ahead;       /* lines that are asked for before use: a step of all heads, or more */
     int64_t owed;        /* lines that the work at hand has been promised but that lie behind the window */
     int64_t window_left; /* lines of the units at hand, or of the block, behind the budget */
     int64_t block_left;  /* lines of this block's keys, or of its values, behind the budget */
@@ -116,13 +118,11 @@ static bool few_combs(const struct tril_job *job)
     return FEW_COMBS && job->call->v_dim % (TILE_VECS * V_LANES) == 0;
 }
 
-/* Units for a step of so many tokens. What is asked for together, one unit or two, is no more than a step of all heads:
- * that much is there before it is needed, in whatever order it comes. page: lines of a page; at: how many of them are
- * in front of the first. */
-static void few_units(struct few_stream *s, const struct few_run *run, int step, int64_t page, int64_t at)
+/* What is asked for together, one unit or two, is no more than what is asked for before it is needed: it may come in
+ * whatever order. page: lines of a page; at: how many of them are in front of the first. */
+static void few_units(struct few_stream *s, int64_t page, int64_t at)
 {
-    const int64_t most = (int64_t)run->lines * step / (run->tokens * (s->combed ? 2 : 1));
-    const int64_t unit = most < page ? most : page;
+    const int64_t most = FEW_COMBS && s->combed ? s->ahead / 2 : s->ahead, unit = most < page ? most : page;
     if (unit < FEW_LEAST_UNIT || unit % (FEW_STRANDS * FEW_PIECE) != 0 || at % unit != 0) return;
     if (page < INT64_MAX && page % unit != 0) return;
     s->unit = unit;
@@ -152,7 +152,7 @@ static ALWAYS_INLINE void few_next_piece(struct few_stream *s)
 static void few_next_window(struct few_stream *s)
 {
     const int64_t strand = s->unit / FEW_STRANDS * LINE_BYTES;
-    const bool both = s->combed && s->block_left >= 2 * s->unit;
+    const bool combed = FEW_COMBS && s->combed, both = combed && s->block_left >= 2 * s->unit;
     s->step = 2 * LINE_BYTES;
     if (s->block_left < s->unit) {
         s->unit = 0;
@@ -165,7 +165,7 @@ static void few_next_window(struct few_stream *s)
     s->run = FEW_PIECE;
     s->turn = 0;
     s->piece[0] = few_next_unit(s);
-    if (s->combed) {
+    if (combed) {
         if (both) s->piece[1] = few_next_unit(s);
         s->step = strand;
         s->hop = 2 * LINE_BYTES;
@@ -214,7 +214,7 @@ static void few_stream_block(struct few_stream *s, const struct tril_job *job, c
     }
     if (s->gap != 0 || !s->lower) return;
     if (page == 0 && !s->memory) return;
-    few_units(s, run, s->values ? s->value_step : s->key_step, page_lines, before * lines);
+    few_units(s, page_lines, before * lines);
     if (s->unit > 0) s->window_left = 0;
 }
 
@@ -269,7 +269,7 @@ static ALWAYS_INLINE void few_pull_as(const bool wide, struct few_stream *s, con
         for (int i = 0; i < n; i++)
             few_ask(false, s->p + i * LINE_BYTES);
     }
-    s->p += !wide || n > 1 ? n * LINE_BYTES : s->left % 2 == 0 ? LINE_BYTES : s->step - LINE_BYTES;
+    s->p += !FEW_COMBS || !wide || n > 1 ? n * LINE_BYTES : s->left % 2 == 0 ? LINE_BYTES : s->step - LINE_BYTES;
     s->left -= n;
     if (__builtin_expect(s->left <= 0, 0)) few_turn(s);
 }
@@ -427,9 +427,11 @@ static void few_open(struct few_stream *s, const struct tril_job *job, const str
         s->pauses = 2 * s->pauses + 1;
     s->of_keys = few_run_of(k, dims, task->heads);
     if (job->weights == NULL) s->of_values = few_run_of(v, job->call->v_dim, task->heads);
+    s->ahead = s->lower && s->memory ? FEW_STRANDED_AHEAD : FEW_LEAST_AHEAD;
+    const int64_t step = (int64_t)s->of_keys.lines * (s->of_keys.tokens == 1 ? s->key_step : s->key_step / PANEL);
+    if (step > s->ahead) s->ahead = step;
     few_stream_block(s, job, task);
-    const int64_t ahead = (int64_t)s->of_keys.lines * (s->of_keys.tokens == 1 ? s->key_step : s->key_step / PANEL);
-    few_allow(s, job, task, ahead > FEW_LEAST_AHEAD ? ahead : FEW_LEAST_AHEAD);
+    few_allow(s, job, task, s->ahead);
     if (job->asks_lower && bytes <= FEW_BRIEF_BYTES) few_leave(s);
     few_settle(s);
 }
@@ -463,7 +465,7 @@ static ALWAYS_INLINE struct few_lines few_take(struct few_stream *s, const int n
         taken = s->p;
         step = s->step;
         s->budget -= n;
-        s->p += n % 2 == 0 ? n / 2 * step : n * LINE_BYTES;
+        s->p += FEW_COMBS && n % 2 == 0 ? n / 2 * step : n * LINE_BYTES;
         s->left -= n;
         if (__builtin_expect(s->left <= 0, 0)) few_turn(s);
     }
