@@ -6,8 +6,12 @@
 
 /* Lines that are asked for before use where a step of all heads has less: memory takes 100 ns, in which a core
  * reads 50. In strands more than that are asked for, in an order of their own. */
-#define FEW_LEAST_AHEAD    256
+#define FEW_LEAST_AHEAD 256
+#ifdef TRIL_TELL_SOURCE
+#define FEW_STRANDED_AHEAD 64 /* tests are short */
+#else
 #define FEW_STRANDED_AHEAD 1024
+#endif
 
 /* In vectors of a whole line P V of f32 takes a line of values in a third of the time that memory takes for one: asked
  * for at that rate, requests are dropped for want of room. Where keys and values come from memory, they are asked for
