@@ -48,12 +48,12 @@ struct few_stream {
     const char *p;    /* next line */
     const char *idle; /* lines in the cache, asked for where there are no others to ask for */
     int64_t step;     /* from two lines that lie together to the next two: of another strand, or those behind them */
-    int left,
-        run;     /* lines until few_turn(), and from one to the next: what a token's heads have in a row, or a piece */
-    int64_t gap; /* bytes that are left out there */
-    int budget;  /* lines that the work at hand may ask for */
-    bool lower;  /* into the second level: see few_ask() */
-    bool combed; /* see above */
+    int left;         /* lines until few_turn() */
+    int run;          /* from one to the next: a piece, or what a token's heads have in a row */
+    int64_t gap;      /* bytes that are left out there */
+    int budget;       /* lines that the work at hand may ask for */
+    bool lower;       /* into the second level: see few_ask() */
+    bool combed;      /* see above */
     /* Keys of f32: each line is asked for when the count of the one before is stored, three for every four that are
      * read, the rest behind the arithmetic and slower yet. Memory drops requests that come faster. */
     bool singly;
@@ -432,8 +432,8 @@ static void few_open(struct few_stream *s, const struct tril_job *job, const str
     s->of_keys = few_run_of(k, dims, task->heads);
     if (job->weights == NULL) s->of_values = few_run_of(v, job->call->v_dim, task->heads);
     s->ahead = s->lower && s->memory ? FEW_STRANDED_AHEAD : FEW_LEAST_AHEAD;
-    const int64_t step = (int64_t)s->of_keys.lines * (s->of_keys.tokens == 1 ? s->key_step : s->key_step / PANEL);
-    if (step > s->ahead) s->ahead = step;
+    const int64_t of_step = (int64_t)s->of_keys.lines * (s->of_keys.tokens == 1 ? s->key_step : s->key_step / PANEL);
+    if (of_step > s->ahead) s->ahead = of_step;
     few_stream_block(s, job, task);
     few_allow(s, job, task, s->ahead);
     if (job->asks_lower && bytes <= FEW_BRIEF_BYTES) few_leave(s);
@@ -449,7 +449,7 @@ static void few_pull_short(struct few_stream *s, int n)
 }
 
 /* Lines that are asked for one by one between arithmetic: into the first level from `near`, into the second from `far`.
- * One of the two are idle lines, which costs less than a branch at every request. */
+ * One of the two are idle lines, which costs less than a branch at every request. A call returns both in registers. */
 struct few_two {
     const char *near, *far;
 };
