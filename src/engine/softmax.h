@@ -97,7 +97,7 @@ static ALWAYS_INLINE void softmax_exp_run(const int vecs, const bool store, floa
 /* Weights of the block against its own maximum, p = exp2(t - max), in place of t where `store` asks for it. Returns
  * their sum: 16 lanes by position mod 16, ascending, then a tree. An invisible t is -inf, so its p is +0, which changes
  * no sum. */
-static ALWAYS_INLINE float softmax_exp(const bool store, float *s, const int n, const float max)
+static NOINLINE float softmax_exp(const bool store, float *s, const int n, const float max)
 {
     const vf base = v_ninf_to_zero(v_set1(max));
     vf sum[SUM_VECS];
