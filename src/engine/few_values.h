@@ -88,9 +88,10 @@ static ALWAYS_INLINE void few_run(const int first, const int vecs, const float *
 {
     const int bytes = vecs * V_LANES * (int)sizeof(float); /* of a key */
     const size_t step = A_STEP > 1 || bytes < LINE_BYTES ? 4 : 1;
+    vf none = v_low_none();
     for (size_t to; k < end; k = to) {
         to = end - k < step ? end : k + step;
-        tile_section(first, vecs, p, FEW_ROW, b, k, to, acc);
+        tile_each(false, first, vecs, p, FEW_ROW, b, k, to, acc, &none);
         if ((k / step & stream->pauses) == 0) few_pull(stream, (int)step * bytes / LINE_BYTES);
     }
 }

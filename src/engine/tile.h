@@ -22,6 +22,10 @@
 
 #include "vec.h"
 
+#ifndef V_OPAQUE
+#define V_OPAQUE(x) ((void)(x))
+#endif
+
 #define MAX_ROWS 8
 #define MAX_VECS 4
 
@@ -184,30 +188,33 @@ static ALWAYS_INLINE void tile_step(const bool pairs, const int first, const int
     }
 }
 
-/* The rows from `first` on, from k to `end`; returns where it ended. */
-static ALWAYS_INLINE size_t tile_run(const bool pairs, const int first, const int vecs, const float *a,
-                                     const size_t a_row, struct tile_b *b, size_t k, const size_t end, tile_acc acc,
-                                     vf *low)
+/* The rows from `first` on, from k to `end`, in turns of A_STEP values of k; returns where it ended. */
+static ALWAYS_INLINE size_t tile_each(const bool pairs, const int first, const int vecs, const float *a,
+                                      const size_t a_row, struct tile_b *b, size_t k, const size_t end, tile_acc acc,
+                                      vf *low)
 {
     for (; A_STEP > 1 && k + A_STEP <= end; k += A_STEP)
         tile_step(pairs, first, vecs, true, a + k, a_row, b, acc, low);
-    for (; TILE_STEPS > 1 && first == 0 && vecs == TILE_VECS && !pairs && k + TILE_STEPS <= end; k += TILE_STEPS) {
-        tile_step(false, 0, vecs, false, a + k, a_row, b, acc, low);
-        tile_step(false, 0, vecs, false, a + k + 1, a_row, b, acc, low);
-        tile_step(false, 0, vecs, false, a + k + 2, a_row, b, acc, low);
-        tile_step(false, 0, vecs, false, a + k + 3, a_row, b, acc, low);
-    }
     for (; k < end; k++)
         tile_step(pairs, first, vecs, false, a + k, a_row, b, acc, low);
     return k;
 }
 
-/* The same, of floats. */
-static ALWAYS_INLINE size_t tile_section(const int first, const int vecs, const float *a, const size_t a_row,
-                                         struct tile_b *b, size_t k, const size_t end, tile_acc acc)
+/* The same, a whole tile of floats in turns of TILE_STEPS. */
+static ALWAYS_INLINE size_t tile_run(const bool pairs, const int first, const int vecs, const float *a,
+                                     const size_t a_row, struct tile_b *b, size_t k, const size_t end, tile_acc acc,
+                                     vf *low)
 {
-    vf none = v_low_none();
-    return tile_run(false, first, vecs, a, a_row, b, k, end, acc, &none);
+    for (; TILE_STEPS > 1 && first == 0 && vecs == TILE_VECS && !pairs && k + TILE_STEPS <= end; k += TILE_STEPS) {
+        const float *at = a + k;
+        V_OPAQUE(at);
+        V_OPAQUE(b->data);
+        tile_step(false, 0, vecs, false, at, a_row, b, acc, low);
+        tile_step(false, 0, vecs, false, at + 1, a_row, b, acc, low);
+        tile_step(false, 0, vecs, false, at + 2, a_row, b, acc, low);
+        tile_step(false, 0, vecs, false, at + 3, a_row, b, acc, low);
+    }
+    return tile_each(pairs, first, vecs, a, a_row, b, k, end, acc, low);
 }
 
 /* s[r * s_row + column] = the chains over all of k < n. In pairs: false where they may not be exact. */
@@ -255,13 +262,14 @@ static ALWAYS_INLINE void tile_scaled(const int rows, const float *a, const size
 {
     const int first = TILE_ROWS - rows;
     tile_acc acc;
+    vf none = v_low_none();
     const vf scale = v_set1(c);
     a = TILE_BEFORE(a, (size_t)first * a_row);
     s = TILE_BEFORE(s, (size_t)first * s_row);
     best = TILE_BEFORE(best, first * V_LANES);
     tile_zero(TILE_VECS, acc);
 #define DO(r)                                                                                                          \
-    if (r < TILE_ROWS && r == first) tile_section(r, TILE_VECS, a, a_row, &b, 0, n, acc);
+    if (r < TILE_ROWS && r == first) tile_run(false, r, TILE_VECS, a, a_row, &b, 0, n, acc, &none);
     EACH_ROW(DO)
 #undef DO
 #define DO(r)                                                                                                          \

@@ -56,7 +56,9 @@
  *
  *   V_LOWER                                 1 if some of its processors set TRIL_CPU_ASKS_LOWER
  *   V_BEHIND(p, v)                          may be missing: the compiler leaves what p is for behind what v is made by
- *   V_HERE(v)                               may be missing: the compiler makes v no later than here
+ *   V_OPAQUE(x)                             may be missing: the compiler knows nothing of x, an integer or a pointer,
+ * and so counts addresses from it instead of keeping each of them V_HERE(v)                               may be
+ * missing: the compiler makes v no later than here
  *
  * Math mode BF16. A float then stands for a pair of bf16 values, the first in its lower half; none is subnormal.
  *

@@ -14,7 +14,7 @@
 
 #define TILE_ROWS  6
 #define TILE_VECS  2
-#define TILE_STEPS 1
+#define TILE_STEPS 4
 
 #include "engine/attend.h"
 #include "engine/convert.h"

@@ -13,6 +13,7 @@
 #define V_LOWER 1
 
 #define V_BEHIND(p, v) __asm__("" : "+r"(p), "+x"(v))
+#define V_OPAQUE(x)    __asm__("" : "+r"(x))
 
 typedef __m256 vf;
 typedef __m256 va; /* one value of A in all lanes */
@@ -288,9 +289,12 @@ static ALWAYS_INLINE vf a_fma(va a, int lane, vf b, vf c)
     return _mm256_fmadd_ps(a, b, c);
 }
 
+/* The instruction, see vec_avx512.h. */
 static ALWAYS_INLINE vf a_fma_in(va a, int lane, vf b, vf c)
 {
-    return a_fma(a, lane, b, c);
+    (void)lane;
+    __asm__("vfmadd231ps %2, %1, %0" : "+x"(c) : "x"(b), "x"(a));
+    return c;
 }
 
 static ALWAYS_INLINE vf a_fma_at(const float *p, vf b, vf c)
