@@ -128,7 +128,7 @@ static int few_turned_keys(const struct tril_job *job, const struct tril_task *t
         few_pull_short(stream, (n - done) / V_LANES);
         if (FEW_KEEPS && x->dtype != TRIL_F32) {
             float *wide = panel + FEW_STEP * dims; /* behind the panels */
-            widen_rows(x->dtype, &k, V_LANES, dims, wide);
+            widen_rows(x->dtype, &k, V_LANES, dims, pack_no_next, wide);
             k = (struct tril_rows){.data = (const char *)wide, .stride = dims * (int64_t)sizeof(float)};
         }
         if (FEW_KEEPS && rows > FEW_DOTS_ROWS)

@@ -10,6 +10,12 @@
 
 #define LINE_BYTES 64 /* a cache line */
 
+/* Whether the rows of the panel after this one are asked for, row by row, while this one's are packed. A tier says so
+ * before inclusion. */
+#ifndef PACK_ASKS
+#define PACK_ASKS 0
+#endif
+
 /* Lines that are about to be read or written, asked for while something else computes. */
 static ALWAYS_INLINE void ask_to_read(const char *p, int64_t bytes)
 {
@@ -74,6 +80,24 @@ static void pack_queries(const struct tril_job *job, const struct tril_task *tas
         ask_to_read(tril_row(q, row[i].token, row[i].head), tril_row_bytes(q->dtype, dims));
 }
 
+/* The rows that are asked for. */
+struct pack_next {
+    const char *data;
+    int rows;
+};
+
+static const struct pack_next pack_no_next = {NULL, 0};
+
+/* Those behind the panel at position `key`, from which on n keys or values are to be packed. Intel's cores, which ask
+ * into the second level, are slower for it. */
+static struct pack_next pack_next(const struct tril_job *job, const struct tril_task *task, const tril_tensor *x,
+                                  int64_t key, int n, int64_t head)
+{
+    const int rows = n - PANEL < PANEL ? n - PANEL : PANEL;
+    if (!PACK_ASKS || job->asks_lower || rows <= 0) return pack_no_next;
+    return (struct pack_next){rows_from(job, task, x, key + PANEL, head).data, rows};
+}
+
 /* V_LANES keys x V_LANES dims (n and dims of them real), transposed. */
 static ALWAYS_INLINE void pack_square(const char *from, const int64_t stride, const int n, const int dims, float *to)
 {
@@ -91,12 +115,16 @@ static ALWAYS_INLINE void pack_square(const char *from, const int64_t stride, co
 }
 
 /* A panel of f32 rows, n of them real; the tile reads all of it. */
-static NOINLINE void pack_rows(const char *from, const int64_t stride, int n, const int dims, float *to)
+static NOINLINE void pack_rows(const char *from, const int64_t stride, int n, const int dims, struct pack_next next,
+                               float *to)
 {
     for (int key = 0; key < PANEL; key += V_LANES, n -= V_LANES, to += V_LANES, from += V_LANES * stride) {
         int d = 0;
-        for (; n >= V_LANES && d + V_LANES <= dims; d += V_LANES)
+        for (; n >= V_LANES && d + V_LANES <= dims; d += V_LANES) {
+            for (int i = key; PACK_ASKS && d % PANEL == 0 && i < key + V_LANES && i < next.rows; i++)
+                ask_to_read(next.data + i * stride + (size_t)d * sizeof(float), LINE_BYTES);
             pack_square(from + (size_t)d * sizeof(float), stride, V_LANES, V_LANES, to + (size_t)d * PANEL);
+        }
         for (; n > 0 && d < dims; d += V_LANES)
             pack_square(from + (size_t)d * sizeof(float), stride, n < V_LANES ? n : V_LANES,
                         dims - d < V_LANES ? dims - d : V_LANES, to + (size_t)d * PANEL);
@@ -106,9 +134,11 @@ static NOINLINE void pack_rows(const char *from, const int64_t stride, int n, co
 }
 
 /* n rows of another type become f32. */
-static void widen_rows(const tril_dtype type, const struct tril_rows *from, int n, const int dims, float *to)
+static void widen_rows(const tril_dtype type, const struct tril_rows *from, int n, const int dims,
+                       struct pack_next next, float *to)
 {
     for (int i = 0; i < n; i++, to += dims) {
+        if (PACK_ASKS && i < next.rows) ask_to_read(next.data + i * from->stride, tril_row_bytes(type, dims));
         const float scale = tril_scale_of(from, i);
         convert_row(to, TRIL_F32, NULL, from->data + i * from->stride, type, &scale, dims);
     }
@@ -116,11 +146,12 @@ static void widen_rows(const tril_dtype type, const struct tril_rows *from, int 
 
 /* Rows of another type become f32 first, where the next panel will lie: that keeps the transposition one, and costs a
  * pass over the first-level cache. */
-static void pack_stored_rows(const tril_dtype type, const struct tril_rows *from, int n, const int dims, float *to)
+static void pack_stored_rows(const tril_dtype type, const struct tril_rows *from, int n, const int dims,
+                             struct pack_next next, float *to)
 {
     float *rows = to + (size_t)PANEL * (size_t)dims;
-    widen_rows(type, from, n, dims, rows);
-    pack_rows((const char *)rows, dims * (int64_t)sizeof(float), n, dims, to);
+    widen_rows(type, from, n, dims, next, rows);
+    pack_rows((const char *)rows, dims * (int64_t)sizeof(float), n, dims, pack_no_next, to);
 }
 
 /* A panel that is one already, of another type or in pages. What stands there for keys past the n that are seen has no
@@ -152,13 +183,14 @@ static void pack_keys(const struct tril_job *job, const struct tril_task *task, 
     const int dims = job->call->qk_dim;
     for (int key = 0; key < n; key += PANEL, to += (size_t)PANEL * (size_t)dims) {
         const struct tril_rows from = rows_from(job, task, k, first + key, head);
+        const struct pack_next next = pack_next(job, task, k, first + key, n - key, head);
         const int keys = n - key < PANEL ? n - key : PANEL;
         if (k->layout == TRIL_PANELS)
             pack_panel(k->dtype, &from, keys, dims, to);
         else if (k->dtype == TRIL_F32)
-            pack_rows(from.data, from.stride, keys, dims, to);
+            pack_rows(from.data, from.stride, keys, dims, next, to);
         else
-            pack_stored_rows(k->dtype, &from, keys, dims, to);
+            pack_stored_rows(k->dtype, &from, keys, dims, next, to);
     }
 }
 
@@ -204,10 +236,15 @@ static void pack_values(const struct tril_job *job, const struct tril_task *task
     const tril_tensor *v = &job->call->v;
     for (int key = 0, run; key < n; key += run, to += (size_t)run * PANEL) {
         const struct tril_rows from = rows_from(job, task, v, first + key, task->head);
+        const struct pack_next next = pack_next(job, task, v, first + key, n - key, task->head);
         run = tril_keys_together(job, first + key, n - key);
-        for (int i = 0; i < run; i++)
+        if (PACK_ASKS && run > PANEL) run = PANEL;
+        for (int i = 0; i < run; i++) {
+            if (PACK_ASKS && i < next.rows)
+                ask_to_read(next.data + i * from.stride, tril_row_bytes(v->dtype, job->call->v_dim));
             pack_value(v->dtype, from.data + i * from.stride, job->call->v_dim, tril_scale_of(&from, i),
                        job->plan->v_panel, to + i * PANEL);
+        }
     }
 }
 

@@ -15,6 +15,7 @@
 #define TILE_ROWS  6
 #define TILE_VECS  2
 #define TILE_STEPS 4
+#define PACK_ASKS  1
 
 #include "engine/attend.h"
 #include "engine/convert.h"
