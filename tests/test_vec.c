@@ -557,6 +557,26 @@ static bool words_of_rows(void (*op)(float *to, const char *p, long stride), int
     return same;
 }
 
+/* 16 halves of n rows, transposed and widened. */
+static bool turned_halves(const struct vec_ops *ops, const unsigned char *bytes, struct rng *rng)
+{
+    const int n = ops->lanes, stride = 32 + 2 * (int)rng_below(rng, 20);
+    float got[16 * MOST], want[MOST];
+    uint16_t halves[MOST];
+    struct area rows = area_new((size_t)((n - 1) * stride + 32), GUARD_AFTER, 0);
+    bool same = true;
+    memcpy(rows.data, bytes, rows.bytes);
+    ops->turn_f16(got, (const char *)rows.data, stride);
+    area_free(&rows);
+    for (int u = 0; u < 16; u++) {
+        for (int i = 0; i < n; i++)
+            memcpy(&halves[i], bytes + i * stride + 2 * u, 2);
+        ops->load_f16(want, halves);
+        same = same && memcmp(got + u * n, want, (size_t)n * sizeof(float)) == 0;
+    }
+    return same;
+}
+
 /* What widens stored keys and values where rows are few. Signs of zeros count. */
 static bool widening_holds(const struct vec_ops *ops, struct rng *rng, const float *a, const float *b, const float *c)
 {
@@ -569,6 +589,7 @@ static bool widening_holds(const struct vec_ops *ops, struct rng *rng, const flo
         bytes[i] = (unsigned char)rng_next(rng);
     if (!words_of_rows(ops->words, n, 4, bytes, rng)) return broken("v_words");
     if (ops->half_lines != NULL && !words_of_rows(ops->half_lines, n, 8, bytes, rng)) return broken("v_half_lines");
+    if (ops->turn_f16 != NULL && !turned_halves(ops, bytes, rng)) return broken("v_turn_f16");
     memcpy(x, bytes, sizeof x);
     for (int u = 0; u < 4; u++) {
         ops->word_i8(got, x, u);

@@ -221,6 +221,16 @@ static void op_half_lines(float *to, const char *p, long stride)
 }
 #endif
 
+#if V_TURNS_F16
+static void op_turn_f16(float *to, const char *p, long stride)
+{
+    vf t[V_LANES];
+    v_turn_f16(p, stride, t);
+    for (int u = 0; u < 16; u++)
+        v_store(to + u * V_LANES, v_turned_f16(t, u));
+}
+#endif
+
 static void op_word_i8(float *to, const float *x, int u)
 {
     const vf v = v_load(x);
@@ -359,6 +369,9 @@ const struct vec_ops VEC_OPS = {
     .words = op_words,
 #if V_LANES == PANEL
     .half_lines = op_half_lines,
+#endif
+#if V_TURNS_F16
+    .turn_f16 = op_turn_f16,
 #endif
     .word_i8 = op_word_i8,
     .word_top = op_word_top,

@@ -41,6 +41,7 @@ struct vec_ops {
     void (*halves)(float *to, const float *x, int f16);        /* 2 vectors */
     void (*words)(float *to, const char *p, long stride);      /* 4 vectors */
     void (*half_lines)(float *to, const char *p, long stride); /* 8 vectors, or null */
+    void (*turn_f16)(float *to, const char *p, long stride);   /* 16 vectors, or null */
     void (*word_i8)(float *to, const float *x, int u);         /* u < 4 */
     void (*word_top)(float *to, const float *x, int u);
     void (*word_u4)(float *to, const float *x, int u, int high);

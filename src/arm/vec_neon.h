@@ -14,12 +14,13 @@
 #include "engine/vec.h"
 #include "formats.h"
 
-#define V_LANES 4
-#define V_REGS  32
-#define V_HALF  0
-#define V_LOWER 0
-#define A_STEP  4
-#define A_REGS  TILE_ROWS /* a tile row's register of A stays while its four values are used */
+#define V_LANES     4
+#define V_REGS      32
+#define V_HALF      0
+#define V_LOWER     0
+#define V_TURNS_F16 0
+#define A_STEP      4
+#define A_REGS      TILE_ROWS /* a tile row's register of A stays while its four values are used */
 
 typedef float32x4_t vf;
 typedef float32x4_t va; /* four values of A, used by lane */

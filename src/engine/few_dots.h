@@ -162,6 +162,10 @@ static ALWAYS_INLINE void few_dots(const bool singly, const bool keep, const int
     do {
         const char *rows_at = k, *next = (const char *)q; /* where there is no more: anything */
         int64_t apart = 0;
+#define DO(r)                                                                                                          \
+    if (0 < r && r < rows) V_OPAQUE(at[r]);
+        EACH_FEW_ROW(DO)
+#undef DO
         __asm__("" : "+r"(rows_at)); /* gcc 12 keeps a pointer to each of the rows otherwise, and spills them and t */
         if (singly || !FEW_READS_AHEAD) few_rows_of_square(rows_at, stride, V_LANES, t);
         if (left >= 2 * V_LANES) {

@@ -62,8 +62,15 @@ static bool few_in_panels(const tril_tensor *x, int rows)
 }
 
 /* How many vectors of stored keys a kernel takes side by side: few rows are few chains, and a core with two fma units
- * needs eight. Two of halves have registers for half a line of each key, and come back for the other. */
-#define FEW_SIDES (V_LANES == PANEL ? 2 : 1)
+ * needs eight. Two of halves have registers for half a line of each key, and come back for the other. In vectors of
+ * less than a line that is all that there is: two of one head, or one of them twice. */
+#define FEW_SIDES (V_LANES > 4 ? 2 : 1)
+
+/* Halves of bytes in such vectors are bound by what it takes to widen them: two gain 5 %, and cost 3 kB. */
+static ALWAYS_INLINE int few_most_sides(const tril_dtype type)
+{
+    return V_LANES < PANEL && type == TRIL_Q4_0 ? 1 : FEW_SIDES;
+}
 
 /* Keys a multiple of this apart share so few sets of the first-level cache that no line of theirs is there when it is
  * come back to. */
@@ -77,7 +84,7 @@ static bool few_is_crowded(const tril_tensor *x)
 static int few_sides(const tril_tensor *x, int rows)
 {
     if (x->dtype == TRIL_F32) return 1;
-    if (!few_is_half(x->dtype)) return FEW_SIDES;
+    if (!few_is_half(x->dtype) || V_LANES < PANEL) return few_most_sides(x->dtype);
     return rows <= (few_is_crowded(x) ? 2 : FEW_TYPED_ROWS) ? FEW_SIDES : 1;
 }
 
@@ -85,7 +92,7 @@ static int few_sides(const tril_tensor *x, int rows)
  * two rows from a cache alone: from memory they are asked for too fast then. */
 static bool few_by_two(const tril_tensor *x, int dims, int rows, enum source source)
 {
-    return FEW_SIDES > 1 && few_is_half(x->dtype) && few_is_typed(x, dims, rows) && few_is_crowded(x) &&
+    return V_LANES == PANEL && few_is_half(x->dtype) && few_is_typed(x, dims, rows) && few_is_crowded(x) &&
            rows <= FEW_TYPED_ROWS && (rows > 2 || source == SOURCE_CACHE);
 }
 

@@ -24,18 +24,69 @@ struct few_apart {
 static ALWAYS_INLINE void few_typed_lane(const int sides, const int rows, const float *q, const size_t at[MAX_ROWS],
                                          const size_t apart, const vf *keys, few_acc acc)
 {
+#if FEW_SIDES > 1 && V_LANES < PANEL
+    (void)apart; /* both are of one head */
+#define DO(r)                                                                                                          \
+    if (r < rows) {                                                                                                    \
+        const va a = a_load1(q + at[r]);                                                                               \
+        acc[r][0] = a_fma_in(a, 0, keys[0], acc[r][0]);                                                                \
+        if (sides > 1) acc[r][1] = a_fma_in(a, 0, keys[1], acc[r][1]);                                                 \
+    }
+#else
 #define DO(r)                                                                                                          \
     if (r < rows) acc[r][0] = a_fma_at(q + at[r], keys[0], acc[r][0]);                                                 \
     if (r < rows && sides > 1)                                                                                         \
         acc[r][FEW_SIDES - 1] = a_fma_at(q + apart + at[r], keys[FEW_SIDES - 1], acc[r][FEW_SIDES - 1]);
+#endif
     EACH_ROW(DO)
 #undef DO
 }
 
 /* Pairs of halves of a key that few_halves() takes. */
-static ALWAYS_INLINE int few_pairs(const int sides)
+static ALWAYS_INLINE int few_pairs(const tril_dtype type, const int sides)
 {
-    return sides > 1 ? 8 : V_LANES;
+    if (V_LANES == PANEL) return sides > 1 ? 8 : V_LANES;
+    return sides == 1 || (V_TURNS_F16 && type == TRIL_F16) ? V_LANES : V_LANES / 2;
+}
+
+/* The pairs, of V_LANES keys at a time. */
+static ALWAYS_INLINE void few_turn_halves(const tril_dtype type, const int sides, const struct tril_rows *k,
+                                          const int64_t at, vf t[FEW_SIDES][V_LANES])
+{
+    (void)type;
+    UNROLL
+    for (int i = 0; i < sides; i++) {
+        const char *p = k[i].data + at;
+#if V_LANES == PANEL
+        if (sides > 1)
+            v_half_lines(p, k[i].stride, t[i]);
+        else
+            few_square(p, k[i].stride, V_LANES, t[i]);
+#elif V_TURNS_F16
+        if (type == TRIL_F16)
+            v_turn_f16(p, k[i].stride, t[i]);
+        else
+            v_words(p, k[i].stride, t[i]);
+#else
+        few_square(p, k[i].stride, V_LANES, t[i]);
+#endif
+    }
+}
+
+/* Both halves of pair u. */
+static ALWAYS_INLINE void few_pair(const tril_dtype type, const vf t[V_LANES], const int u, vf h[2])
+{
+#if V_TURNS_F16
+    if (type == TRIL_F16) {
+        h[0] = v_turned_f16(t, 2 * u);
+        h[1] = v_turned_f16(t, 2 * u + 1);
+        return;
+    }
+#endif
+    if (type == TRIL_F16)
+        v_halves_f16(t[u % V_LANES], h);
+    else
+        v_halves_bf16(t[u % V_LANES], h);
 }
 
 /* Halves: V_LANES keys on each side x 2 * few_pairs() dims, transposed in pairs. */
@@ -43,26 +94,17 @@ static ALWAYS_INLINE void few_halves(const tril_dtype type, const int sides, con
                                      const size_t q_at[MAX_ROWS], const size_t apart, const struct tril_rows *k,
                                      const int64_t at, few_acc acc, struct few_stream *stream)
 {
-    const int pairs = few_pairs(sides);
-    const int parts = pairs / FEW_TAKES;
+    const int pairs = few_pairs(type, sides), lines = sides * V_LANES * pairs * (int)sizeof(float) / LINE_BYTES;
+    const int parts = pairs / (lines / FEW_TAKE_LINES);
     struct few_lines taken = {{NULL, NULL}, 0};
     vf t[FEW_SIDES][V_LANES], h[2], keys[2][FEW_SIDES];
-    if (sides == 1) few_square(k->data + at, k->stride, V_LANES, t[0]);
-#if V_LANES == PANEL
-    UNROLL
-    for (int i = 0; i < FEW_SIDES; i++) {
-        if (sides > 1) v_half_lines(k[i].data + at, k[i].stride, t[i]);
-    }
-#endif
+    few_turn_halves(type, sides, k, at, t);
 #define DO(u)                                                                                                          \
     if (u < pairs) {                                                                                                   \
         if (u % parts == 0) taken = V_LANES == PANEL ? few_take(stream, FEW_TAKE_LINES) : few_take_more(stream);       \
         UNROLL                                                                                                         \
         for (int i = 0; i < sides; i++) {                                                                              \
-            if (type == TRIL_F16)                                                                                      \
-                v_halves_f16(t[i][u % V_LANES], h);                                                                    \
-            else                                                                                                       \
-                v_halves_bf16(t[i][u % V_LANES], h);                                                                   \
+            few_pair(type, t[i], u, h);                                                                                \
             keys[0][i] = h[0];                                                                                         \
             keys[1][i] = h[1];                                                                                         \
         }                                                                                                              \
@@ -76,38 +118,38 @@ static ALWAYS_INLINE void few_halves(const tril_dtype type, const int sides, con
 }
 
 /* Byte u of 16, or, of Q4_0, its lower half, of V_LANES keys on each side. */
-static ALWAYS_INLINE void few_byte(const tril_dtype type, vf t[FEW_SIDES][4], const int u, const vf scale[FEW_SIDES],
-                                   vf keys[FEW_SIDES])
+static ALWAYS_INLINE void few_byte(const tril_dtype type, const int sides, vf t[FEW_SIDES][4], const int u,
+                                   const vf scale[FEW_SIDES], vf keys[FEW_SIDES])
 {
     UNROLL
-    for (int i = 0; i < FEW_SIDES; i++)
+    for (int i = 0; i < sides; i++)
         keys[i] = v_mul(scale[i], type == TRIL_Q4_0   ? v_word_u4(t[i][u / 4], u % 4)
                                   : type == TRIL_Q8_0 ? v_word_top(t[i][u / 4], u % 4)
                                                       : v_word_i8(t[i][u / 4], u % 4));
 }
 
 /* The bytes `at` ... at + 15 of the rows: 16 values, or, where they are halves of bytes, 32. */
-static ALWAYS_INLINE void few_bytes(const tril_dtype type, const int rows, const float *q, const size_t q_at[MAX_ROWS],
-                                    const struct tril_rows *k, const int64_t at, const vf scale[FEW_SIDES], few_acc acc,
-                                    struct few_stream *stream)
+static ALWAYS_INLINE void few_bytes(const tril_dtype type, const int sides, const int rows, const float *q,
+                                    const size_t q_at[MAX_ROWS], const struct tril_rows *k, const int64_t at,
+                                    const vf scale[FEW_SIDES], few_acc acc, struct few_stream *stream)
 {
-    const int all_lines = FEW_SIDES * (V_LANES * 16 + LINE_BYTES) / LINE_BYTES;
+    const int all_lines = sides * (V_LANES * 16 + LINE_BYTES) / LINE_BYTES;
     const int lines = type == TRIL_Q4_0 ? (all_lines + 2) / 4 * 2 : all_lines;
     vf t[FEW_SIDES][4], keys[FEW_SIDES];
     UNROLL
-    for (int i = 0; i < FEW_SIDES; i++)
+    for (int i = 0; i < sides; i++)
         v_words(k[i].data + at, k[i].stride, t[i]);
     for (int left = type == TRIL_Q4_0; left >= 0; left--, q += 16) {
         struct few_lines taken = few_take(stream, lines);
 #define DO(u)                                                                                                          \
-    few_byte(type, t, u, scale, keys);                                                                                 \
-    few_typed_lane(FEW_SIDES, rows, q + u, q_at, 0, keys, acc);                                                        \
+    few_byte(type, sides, t, u, scale, keys);                                                                          \
+    few_typed_lane(sides, rows, q + u, q_at, 0, keys, acc);                                                            \
     few_ask_share(false, &taken, &acc[0][0], lines, u, 16);
         EACH_LANE(DO)
 #undef DO
         if (left == 0) return;
         UNROLL
-        for (int i = 0; i < FEW_SIDES; i++) {
+        for (int i = 0; i < sides; i++) {
             UNROLL
             for (int j = 0; j < 4; j++)
                 t[i][j] = v_word_upper(t[i][j]);
@@ -154,20 +196,24 @@ static ALWAYS_INLINE void few_typed_dots(const tril_dtype type, const int rows, 
     EACH_ROW(DO)
 #undef DO
     UNROLL
-    for (int i = 0; i < FEW_SIDES; i++)
+    for (int i = 0; i < sides; i++)
         scale[i] = type == TRIL_I8 ? few_scales(&from[i]) : v_zero();
-    const int step = few_is_half(type) ? 2 * few_pairs(sides) : type == TRIL_I8 ? 16 : TRIL_Q_BLOCK;
+    const int step = few_is_half(type) ? 2 * few_pairs(type, sides) : type == TRIL_I8 ? 16 : TRIL_Q_BLOCK;
     for (int d = 0; d < dims; d += step, q += step, at += tril_row_bytes(type, step)) {
+#define DO(r)                                                                                                          \
+    if (0 < r && r < rows) V_OPAQUE(q_at[r]);
+        EACH_ROW(DO)
+#undef DO
         if (few_is_half(type)) {
             few_halves(type, sides, rows, q, q_at, apart.q, from, at, acc, stream);
         } else if (type == TRIL_I8) {
-            few_bytes(type, rows, q, q_at, from, at, scale, acc, stream);
+            few_bytes(type, sides, rows, q, q_at, from, at, scale, acc, stream);
         } else {
             UNROLL
-            for (int i = 0; i < FEW_SIDES; i++)
+            for (int i = 0; i < sides; i++)
                 scale[i] = few_block_scales(type, from[i].data + at, from[i].stride);
             for (int i = 0; i < (type == TRIL_Q8_0 ? TRIL_Q_BLOCK : 16); i += 16)
-                few_bytes(type, rows, q + i, q_at, from, at + 2 + i, scale, acc, stream);
+                few_bytes(type, sides, rows, q + i, q_at, from, at + 2 + i, scale, acc, stream);
         }
     }
 #define DO(r)                                                                                                          \
@@ -182,8 +228,8 @@ static ALWAYS_INLINE void few_typed_dots(const tril_dtype type, const int rows, 
 #define TYPED_DOTS(name, type)                                                                                         \
     static NOINLINE void few_dots_##name(const int sides, TYPED_DOTS_ARGS, const struct few_apart apart)               \
     {                                                                                                                  \
-        if (FEW_SIDES == 1 || !few_is_half(type) || sides > 1)                                                         \
-            BY_ROWS(few_typed_dots, type, rows, FEW_SIDES, q, dims, from, s, stream, apart);                           \
+        if (V_LANES < PANEL || !few_is_half(type) || sides > 1)                                                        \
+            BY_ROWS(few_typed_dots, type, rows, few_most_sides(type), q, dims, from, s, stream, apart);                \
         else if (rows > FEW_TYPED_ROWS)                                                                                \
             few_typed_dots(type, FEW_HALF_ROWS, rows, 1, q, dims, from, s, stream, apart);                             \
         else                                                                                                           \
@@ -319,6 +365,23 @@ static ALWAYS_INLINE void few_typed_column(const int rows, const int v, const va
 #undef DO
 }
 
+/* Narrow vectors of halves take four keys in a turn: what the loop itself needs is a third of their instructions. */
+#define FEW_TURN_KEYS (V_LANES > 4 && V_LANES < PANEL ? 4 : 0)
+
+/* The halves of one key in columns d ..., times the rows' weights at p and, of the last one, at `last`. */
+static ALWAYS_INLINE void few_halves_key(const tril_dtype type, const int rows, const int vecs, const int d,
+                                         const char *row, const float *p, const float *last, tile_acc acc)
+{
+    vf b[MAX_VECS];
+    UNROLL
+    for (int v = 0; v < vecs; v++)
+        b[v] = load_vec(type, row, d + v * V_LANES, v_zero());
+#define DO(r)                                                                                                          \
+    if (r < rows) row_step(false, true, vecs, a_load1(r == rows - 1 ? last : p + r * FEW_ROW), 0, b, acc[r], NULL);
+    EACH_ROW(DO)
+#undef DO
+}
+
 /* few_more() on stored values: keys k ... end - 1 of the block, those from 16 * u on in from[u]; columns d ... of a
  * row, counted from the block of 32 that they lie in, as are the rows. */
 static ALWAYS_INLINE void few_typed_more(const tril_dtype type, const int rows, const int real, const int vecs,
@@ -340,6 +403,15 @@ static ALWAYS_INLINE void few_typed_more(const tril_dtype type, const int rows, 
         const char *row = x->data + (int64_t)(k % PANEL) * x->stride + skip;
         const char *scales = type == TRIL_I8 ? x->scales + (int64_t)(k % PANEL) * x->scale_stride : NULL;
         const size_t whole = (k / PANEL + 1) * PANEL, stop = whole < end ? whole : end;
+        for (; FEW_TURN_KEYS > 0 && few_is_half(type) && k + FEW_TURN_KEYS <= stop; k += FEW_TURN_KEYS) {
+            const float *at = p + k, *last_at = last + k;
+            V_OPAQUE(at);
+            V_OPAQUE(row);
+            UNROLL
+            for (int u = 0; u < FEW_TURN_KEYS; u++, row += x->stride)
+                few_halves_key(type, rows, vecs, d, row, at + u, last_at + u, acc);
+            few_pull(stream, lines);
+        }
         for (; k < stop; k++, row += x->stride) {
             const vf scale = type == TRIL_I8 ? v_set1(tril_load_f32(scales)) : v_zero();
             if (type == TRIL_I8) scales += x->scale_stride;

@@ -5,12 +5,13 @@
 #include <immintrin.h>
 #include "engine/vec.h"
 
-#define V_LANES 8
-#define V_REGS  16
-#define A_STEP  1
-#define A_REGS  1
-#define V_HALF  0
-#define V_LOWER 1
+#define V_LANES     8
+#define V_REGS      16
+#define A_STEP      1
+#define A_REGS      1
+#define V_HALF      0
+#define V_LOWER     1
+#define V_TURNS_F16 1
 
 #define V_BEHIND(p, v) __asm__("" : "+r"(p), "+x"(v))
 #define V_OPAQUE(x)    __asm__("" : "+r"(x))
@@ -104,6 +105,39 @@ static ALWAYS_INLINE void v_halves_f16(vf x, vf r[2])
     const __m256i h = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(_mm256_castps_si256(x), apart), 0xd8);
     r[0] = _mm256_cvtph_ps(_mm256_castsi256_si128(h));
     r[1] = _mm256_cvtph_ps(_mm256_extracti128_si256(h, 1));
+}
+
+/* Within lanes alone. To cross them takes a core of the Zen family as long as an fma does, here and where it widens
+ * what is in a register; to widen from memory takes no unit that fma needs. */
+static ALWAYS_INLINE void v_turn_f16(const char *p, int64_t stride, vf t[8])
+{
+    __m256i r[8], s[8];
+    UNROLL
+    for (int i = 0; i < 8; i++)
+        r[i] = _mm256_loadu_si256((const void *)(p + i * stride));
+    UNROLL
+    for (int i = 0; i < 8; i += 2) {
+        s[i] = _mm256_unpacklo_epi16(r[i], r[i + 1]);
+        s[i + 1] = _mm256_unpackhi_epi16(r[i], r[i + 1]);
+    }
+    UNROLL
+    for (int i = 0; i < 8; i += 4) {
+        r[i] = _mm256_unpacklo_epi32(s[i], s[i + 2]);
+        r[i + 1] = _mm256_unpackhi_epi32(s[i], s[i + 2]);
+        r[i + 2] = _mm256_unpacklo_epi32(s[i + 1], s[i + 3]);
+        r[i + 3] = _mm256_unpackhi_epi32(s[i + 1], s[i + 3]);
+    }
+    UNROLL
+    for (int i = 0; i < 4; i++) {
+        t[2 * i] = _mm256_castsi256_ps(_mm256_unpacklo_epi64(r[i], r[i + 4]));
+        t[2 * i + 1] = _mm256_castsi256_ps(_mm256_unpackhi_epi64(r[i], r[i + 4]));
+    }
+    __asm__("" : "+m"(*(vf(*)[8])t)); /* in memory: see above */
+}
+
+static ALWAYS_INLINE vf v_turned_f16(const vf t[8], int u)
+{
+    return v_load_f16((const char *)t + u % 8 * 32 + u / 8 * 16);
 }
 
 static ALWAYS_INLINE void v_halves_bf16(vf x, vf r[2])

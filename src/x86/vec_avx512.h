@@ -6,12 +6,13 @@
 #include <immintrin.h>
 #include "engine/vec.h"
 
-#define V_LANES 16
-#define V_REGS  32
-#define A_STEP  1
-#define A_REGS  1
-#define V_HALF  1
-#define V_LOWER 1
+#define V_LANES     16
+#define V_REGS      32
+#define A_STEP      1
+#define A_REGS      1
+#define V_HALF      1
+#define V_LOWER     1
+#define V_TURNS_F16 0
 
 /* The processor's clock, read when all before is done and before anything behind begins: see engine/source.h. */
 static ALWAYS_INLINE uint64_t v_ticks(void)
