@@ -229,6 +229,13 @@ VECTOR = {
          '_mm256_set1_epi32(0x8000)), odd), 16)'),
         ('f16_cut', 'x86/vec_avx2.h', '_mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT',
          '_mm256_cvtps_ph(v, _MM_FROUND_TO_ZERO'),
+        # whole tiles in turns, keys in two vectors side by side, values four keys at a time
+        ('turn_of_tile', 'engine/tile.h', 'vecs, false, at + 3, a_row', 'vecs, false, at + 2, a_row'),
+        ('turned_halves', 'x86/vec_avx2.h', 'r[i + 3] = _mm256_unpackhi_epi32(s[i + 1], s[i + 3]);',
+         'r[i + 3] = _mm256_unpackhi_epi32(s[i + 1], s[i + 2]);'),
+        ('second_side', 'engine/few_stored.h', 'acc[r][1] = a_fma_in(a, 0, keys[1], acc[r][1]);',
+         'acc[r][1] = a_fma_in(a, 0, keys[0], acc[r][1]);'),
+        ('turn_of_values', 'engine/few_stored.h', 'at + u, last_at + u, acc', 'at + u, last_at + u - (u == 3), acc'),
     ],
     'neon': [
         ('sum_tree', 'arm/vec_neon.h', 'vaddq_f32(vaddq_f32(s[0], s[2]), vaddq_f32(s[1], s[3]))',
@@ -315,8 +322,8 @@ WIDE = [
     # keys in two vectors side by side
     ('half_lines_of_rows', 'x86/vec_avx512.h', 'r[4 + c] = _mm512_shuffle_f32x4(x, y, 0xdd);',
      'r[4 + c] = _mm512_shuffle_f32x4(x, y, 0x88);'),
-    ('half_lines_of_one_side', 'engine/few_stored.h', 'v_half_lines(k[i].data + at, k[i].stride, t[i])',
-     'v_half_lines(k[0].data + at, k[0].stride, t[i])'),
+    ('half_lines_of_one_side', 'engine/few_stored.h', 'v_half_lines(p, k[i].stride, t[i])',
+     'v_half_lines(k->data + at, k->stride, t[i])'),
     ('second_of_pair', 'engine/few_stored.h', 'keys[1][i] = h[1];', 'keys[1][i] = h[i == 0];'),
     ('two_sides_past_the_end', 'engine/few.h', 'n - done >= FEW_SIDES * V_LANES ? most_sides : 1', 'most_sides'),
     ('two_panels_past_the_end', 'engine/few.h', 'n - done >= FEW_PANELS * PANEL ? FEW_PANELS : 1', 'FEW_PANELS'),
