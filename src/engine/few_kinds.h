@@ -61,15 +61,18 @@ static bool few_in_panels(const tril_tensor *x, int rows)
     return x->dtype == TRIL_F32 ? V_LANES == PANEL && rows <= FEW_TYPED_ROWS : rows <= few_typed_most(x);
 }
 
-/* How many vectors of stored keys a kernel takes side by side: few rows are few chains, and a core with two fma units
- * needs eight. Two of halves have registers for half a line of each key, and come back for the other. In vectors of
- * less than a line that is all that there is: two of one head, or one of them twice. */
-#define FEW_SIDES (V_LANES > 4 ? 2 : 1)
+/* Vectors of half a cache line. */
+#define FEW_HALF_LINES (V_LANES == PANEL / 2)
 
-/* Halves of bytes in such vectors are bound by what it takes to widen them: two gain 5 %, and cost 3 kB. */
+/* How many vectors of stored keys a kernel takes side by side: few rows are few chains, and a core with two fma units
+ * needs eight. Two of halves have registers for half a line of each key, and come back for the other. Vectors of half a
+ * line are always two of one head, or one of them twice. */
+#define FEW_SIDES (V_LANES == PANEL || FEW_HALF_LINES ? 2 : 1)
+
+/* Halves of bytes in vectors of half a line are bound by what it takes to widen them: two gain 5 %, and cost 3 kB. */
 static ALWAYS_INLINE int few_most_sides(const tril_dtype type)
 {
-    return V_LANES < PANEL && type == TRIL_Q4_0 ? 1 : FEW_SIDES;
+    return FEW_HALF_LINES && type == TRIL_Q4_0 ? 1 : FEW_SIDES;
 }
 
 /* Keys a multiple of this apart share so few sets of the first-level cache that no line of theirs is there when it is

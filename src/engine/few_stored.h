@@ -24,7 +24,7 @@ struct few_apart {
 static ALWAYS_INLINE void few_typed_lane(const int sides, const int rows, const float *q, const size_t at[MAX_ROWS],
                                          const size_t apart, const vf *keys, few_acc acc)
 {
-#if FEW_SIDES > 1 && V_LANES < PANEL
+#if FEW_HALF_LINES
     (void)apart; /* both are of one head */
 #define DO(r)                                                                                                          \
     if (r < rows) {                                                                                                    \
@@ -365,8 +365,8 @@ static ALWAYS_INLINE void few_typed_column(const int rows, const int v, const va
 #undef DO
 }
 
-/* Narrow vectors of halves take four keys in a turn: what the loop itself needs is a third of their instructions. */
-#define FEW_TURN_KEYS (V_LANES > 4 && V_LANES < PANEL ? 4 : 0)
+/* Vectors of half a line take four keys of halves in a turn: the loop itself is a third of their instructions. */
+#define FEW_TURN_KEYS (FEW_HALF_LINES ? 4 : 0)
 
 /* The halves of one key in columns d ..., times the rows' weights at p and, of the last one, at `last`. */
 static ALWAYS_INLINE void few_halves_key(const tril_dtype type, const int rows, const int vecs, const int d,

@@ -383,13 +383,13 @@ static bool few_by_page(const struct tril_job *job)
     return job->call->block_tokens > 0 && few_is_wide(&job->call->v);
 }
 
-/* Whether so many bytes may come from memory, where nobody asks. Steps of a page gain AVX2 3 to 13 % then, and lose 3 %
- * from the shared cache (Zen 3). */
+/* Whether so many bytes may come from memory, where nobody asks. Steps of a page gain 3 to 13 % then, and lose 3 % from
+ * the shared cache (AVX2 on Zen 3). */
 #define FEW_BLIND_BYTES ((int64_t)1 << 20)
 
 static bool few_blind(const struct few_stream *s, enum source source, int64_t bytes)
 {
-    return V_LANES == 8 && source == SOURCE_UNKNOWN && !s->lower && bytes >= FEW_BLIND_BYTES;
+    return FEW_HALF_LINES && source == SOURCE_UNKNOWN && !s->lower && bytes >= FEW_BLIND_BYTES;
 }
 
 static void few_step_shorter(struct few_stream *s, int most, int at_once)
