@@ -149,8 +149,6 @@ ENGINE = [
     ('panel_of_stored_dims', 'engine/few_stored.h', '.data + (int64_t)d * bytes,', '.data + (int64_t)(d - (d == 20)) * bytes,'),
     ('panel_scales', 'engine/few_stored.h', 'type == TRIL_I8 ? v_load(scales + j * V_LANES)',
      'type == TRIL_I8 ? v_load(scales + (j > 0 ? 1 : 0))'),
-    ('few_block_scale', 'engine/few_stored.h', 'v_set1(0x1p-24f)', 'v_set1(0x1p-23f)'),
-    ('few_lower_half', 'engine/few_stored.h', 't[i][j] = v_word_upper(t[i][j]);', ';'),
     ('values_across_pages', 'kernels.h', 'return left < n ? (int)left : n;', 'return n;'),
     # who sees whom, and what else scores become
     ('window_one_more', 'sight.h', 'position - call->window + 1;', 'position - call->window;'),
@@ -233,9 +231,16 @@ VECTOR = {
         ('turn_of_tile', 'engine/tile.h', 'vecs, false, at + 3, a_row', 'vecs, false, at + 2, a_row'),
         ('turned_halves', 'x86/vec_avx2.h', 'r[i + 3] = _mm256_unpackhi_epi32(s[i + 1], s[i + 3]);',
          'r[i + 3] = _mm256_unpackhi_epi32(s[i + 1], s[i + 2]);'),
-        ('second_side', 'engine/few_stored.h', 'acc[r][1] = a_fma_in(a, 0, keys[1], acc[r][1]);',
+        ('second_side', 'engine/few_widen.h', 'acc[r][1] = a_fma_in(a, 0, keys[1], acc[r][1]);',
          'acc[r][1] = a_fma_in(a, 0, keys[0], acc[r][1]);'),
         ('turn_of_values', 'engine/few_stored.h', 'at + u, last_at + u, acc', 'at + u, last_at + u - (u == 3), acc'),
+        # bytes in a loop over words, values as far as they lie one behind the other
+        ('few_block_scale', 'engine/few_widen.h', '0x1p-24f : 0x1p-28f', '0x1p-24f : 0x1p-27f'),
+        ('few_lower_half', 'x86/vec_avx2.h', 'high ? bits : _mm256_slli_epi32(bits, 4)', 'bits'),
+        ('words_of_one_side', 'engine/few_widen.h', 'few_turn_block(type, &k[i], at, i,', 'few_turn_block(type, k, at, i,'),
+        ('values_past_their_run', 'engine/few_stored.h', 'if (x->data + PANEL * x->stride != from[i].data) break;', ''),
+        ('scales_past_their_run', 'engine/few_stored.h',
+         'if (scaled && x->scales + PANEL * x->scale_stride != from[i].scales) break;', ''),
     ],
     'neon': [
         ('sum_tree', 'arm/vec_neon.h', 'vaddq_f32(vaddq_f32(s[0], s[2]), vaddq_f32(s[1], s[3]))',
@@ -247,6 +252,8 @@ VECTOR = {
         ('bf16_ties', 'arm/vec_neon.h', 'vdupq_n_u32(0x7fff)), odd), 16)', 'vdupq_n_u32(0x8000)), odd), 16)'),
         ('f16_cut', 'arm/vec_neon.h', 'vcvt_f16_f32(v)',
          'vcvt_f16_f32(vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(v), vdupq_n_u32(0xffffe000))))'),
+        ('few_block_scale', 'engine/few_widen.h', 'v_set1(0x1p-24f)', 'v_set1(0x1p-23f)'),
+        ('few_lower_half', 'engine/few_widen.h', 't[i][j] = v_word_upper(t[i][j]);', ';'),
     ],
 }
 
@@ -322,9 +329,11 @@ WIDE = [
     # keys in two vectors side by side
     ('half_lines_of_rows', 'x86/vec_avx512.h', 'r[4 + c] = _mm512_shuffle_f32x4(x, y, 0xdd);',
      'r[4 + c] = _mm512_shuffle_f32x4(x, y, 0x88);'),
-    ('half_lines_of_one_side', 'engine/few_stored.h', 'v_half_lines(p, k[i].stride, t[i])',
+    ('wide_block_scale', 'engine/few_widen.h', 'v_set1(0x1p-24f)', 'v_set1(0x1p-23f)'),
+    ('wide_lower_half', 'engine/few_widen.h', 't[i][j] = v_word_upper(t[i][j]);', ';'),
+    ('half_lines_of_one_side', 'engine/few_widen.h', 'v_half_lines(p, k[i].stride, t[i])',
      'v_half_lines(k->data + at, k->stride, t[i])'),
-    ('second_of_pair', 'engine/few_stored.h', 'keys[1][i] = h[1];', 'keys[1][i] = h[i == 0];'),
+    ('second_of_pair', 'engine/few_widen.h', 'keys[1][i] = h[1];', 'keys[1][i] = h[i == 0];'),
     ('two_sides_past_the_end', 'engine/few.h', 'n - done >= FEW_SIDES * V_LANES ? most_sides : 1', 'most_sides'),
     ('two_panels_past_the_end', 'engine/few.h', 'n - done >= FEW_PANELS * PANEL ? FEW_PANELS : 1', 'FEW_PANELS'),
     # kernels of more rows
@@ -426,6 +435,8 @@ KINDS = {
 # Checks that catch what the order of the suites would leave for late, tried first: it saves minutes. If one does not
 # catch it any more, the others still have their turn.
 FIRST = {
+    'values_past_their_run': 'adjacent_pages',
+    'scales_past_their_run': 'adjacent_pages',
     'sums_of_last_run': 'sequence_lengths',
     'weights_keep_end': 'head_sizes',
     'sink_of_nothing': 'pairs_of_options',

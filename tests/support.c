@@ -828,6 +828,7 @@ struct placing placing_random(struct rng *rng)
     placing.out_type = !rng_one_in(rng, 4) ? TRIL_F32 : rng_one_in(rng, 2) ? TRIL_F16 : TRIL_BF16;
     if (rng_one_in(rng, 3)) placing.page = rng_of(rng, pages);
     placing.page_seed = (uint32_t)rng_next(rng);
+    placing.page_by_page = placing.page_seed % 3 == 0;
     placing.panels = rng_one_in(rng, 2);
     placing.team = team_random(rng);
     return placing;
@@ -855,8 +856,9 @@ void placing_describe(const struct placing *placing, char *to, size_t size)
                                 placing->poisoned ? " poisoned," : "", placing->panels ? " K in panels," : "",
                                 placing->tree_pad, placing->in_place ? "in place" : type_name(placing->out_type));
     if (placing->page > 0 && n < size)
-        n += (size_t)snprintf(to + n, size - n, " pages of %d by %#x, %d shared,", placing->page, placing->page_seed,
-                              placing->shared_pages);
+        n +=
+            (size_t)snprintf(to + n, size - n, " pages of %d by %#x, %s, %d shared,", placing->page, placing->page_seed,
+                             placing->page_by_page ? "in order" : "in none", placing->shared_pages);
     if (team->threads > 0 && n < size)
         n += (size_t)snprintf(to + n, size - n, " team of %d%s, absent %llx, call %lld,", team->threads,
                               team->one_by_one ? " one by one" : "",
@@ -943,8 +945,9 @@ static bool page_used(const struct problem *p, const tril_seq *seq, const struct
     return used;
 }
 
-/* Pages in no order, out of a pool that is somewhat larger. The last of the pool is some sequence's last, so that the
- * memory's end is the end of a page in use. Entries of positions that do not take part are no block numbers. */
+/* Pages in no order, or one behind the other, out of a pool that is somewhat larger. The last of the pool is some
+ * sequence's last, so that the memory's end is the end of a page in use. Entries of positions that do not take part are
+ * no block numbers. */
 static struct pages pages_new(const struct problem *p, const struct placing *placing)
 {
     static const int32_t garbage[] = {-1, INT32_MAX, INT32_MIN};
@@ -980,6 +983,8 @@ static struct pages pages_new(const struct problem *p, const struct placing *pla
         order[i] = order[at];
         order[at] = (int32_t)i;
     }
+    for (int64_t i = 0; i < pages.n && placing->page_by_page; i++) /* a sequence's first page has the largest number */
+        order[i] = (int32_t)(pages.n - 1 - i);
     for (int64_t i = 0; i < pages.n; i++) {
         if (order[i] != pages.n - 1) continue;
         order[i] = order[last];

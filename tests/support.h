@@ -242,6 +242,7 @@ struct placing {
     tril_dtype out_type; /* of ATTEND, DENSE and PACKED: F32, F16 or BF16 */
     int page;            /* tokens of a page, or 0 */
     uint32_t page_seed;  /* of the order in which pages are given out */
+    bool page_by_page;   /* in the order of positions, and not in none */
     int shared_pages;    /* so many first pages of every sequence are one: their keys must be the same, page by page */
     bool panels;         /* k in TRIL_PANELS, where its type has them */
     bool in_place;       /* out is q's memory, and has its type */

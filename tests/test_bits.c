@@ -324,6 +324,32 @@ static bool shared_pages(const struct tiers *tiers)
     return true;
 }
 
+/* Pages one behind the other: what they hold lies as without pages, or not quite, and scales lie apart from it. */
+static bool adjacent_pages(const struct tiers *tiers)
+{
+    static const tril_dtype types[] = {TRIL_F32, TRIL_F16, TRIL_I8, TRIL_I8, TRIL_Q8_0, TRIL_Q4_0};
+    struct rng rng;
+    for (int i = 0; i < 4 * COUNT(types); i++) {
+        if (!table_case_begin(i, &rng)) continue;
+        struct problem *p = problem_new(4, 2, 32, 32 * (1 + (int)rng_below(&rng, 3)));
+        problem_seq(p, 0, 1 + rng_below(&rng, 3), 0, 40 + rng_below(&rng, 300));
+        problem_fill(p, &rng, NORMAL);
+        problem_store(p, TRIL_F32, types[i % COUNT(types)], types[i % COUNT(types)]);
+        struct placing placing = placing_random(&rng);
+        placing.stored = true;
+        placing.panels = false;
+        placing.page = rng_one_in(&rng, 2) ? 16 : 32;
+        placing.page_by_page = true;
+        placing.k = placing.v = placing.scales = (struct place){.offset = 0};
+        if (i / COUNT(types) % 2 == 1) placing.v.block_pad = 1 + (int)rng_below(&rng, 3);
+        if (i / COUNT(types) / 2 == 1) placing.scales.block_pad = 1 + (int)rng_below(&rng, 3);
+        const bool ok = as_scalar(p, &placing, "adjacent pages", tiers);
+        problem_free(p);
+        if (!ok) return false;
+    }
+    return true;
+}
+
 /* Few rows of halves whose tokens lie a multiple of 2 KiB apart: with up to four rows of a head, heads go two by two.
  */
 static bool crowded_halves(const struct tiers *tiers)
@@ -363,6 +389,7 @@ static const struct check checks[] = {
     {"stored_types", stored_types},
     {"pages", pages},
     {"shared_pages", shared_pages},
+    {"adjacent_pages", adjacent_pages},
     {"crowded_halves", crowded_halves},
 };
 const struct suite suite_bits = {"bits", checks, COUNT(checks)};

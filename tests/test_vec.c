@@ -557,6 +557,22 @@ static bool words_of_rows(void (*op)(float *to, const char *p, long stride), int
     return same;
 }
 
+/* The first half of n rows, widened. */
+static bool halves_of_rows(const struct vec_ops *ops, const unsigned char *bytes, struct rng *rng)
+{
+    const int n = ops->lanes, stride = 2 + (int)rng_below(rng, 78);
+    float got[MOST], want[MOST];
+    uint16_t halves[MOST];
+    struct area rows = area_new((size_t)((n - 1) * stride + 2), GUARD_AFTER, 0);
+    memcpy(rows.data, bytes, rows.bytes);
+    ops->rows_f16(got, (const char *)rows.data, stride);
+    area_free(&rows);
+    for (int i = 0; i < n; i++)
+        memcpy(&halves[i], bytes + i * stride, 2);
+    ops->load_f16(want, halves);
+    return memcmp(got, want, (size_t)n * sizeof(float)) == 0;
+}
+
 /* 16 halves of n rows, transposed and widened. */
 static bool turned_halves(const struct vec_ops *ops, const unsigned char *bytes, struct rng *rng)
 {
@@ -590,6 +606,7 @@ static bool widening_holds(const struct vec_ops *ops, struct rng *rng, const flo
     if (!words_of_rows(ops->words, n, 4, bytes, rng)) return broken("v_words");
     if (ops->half_lines != NULL && !words_of_rows(ops->half_lines, n, 8, bytes, rng)) return broken("v_half_lines");
     if (ops->turn_f16 != NULL && !turned_halves(ops, bytes, rng)) return broken("v_turn_f16");
+    if (!halves_of_rows(ops, bytes, rng)) return broken("v_rows_f16");
     memcpy(x, bytes, sizeof x);
     for (int u = 0; u < 4; u++) {
         ops->word_i8(got, x, u);
@@ -602,7 +619,7 @@ static bool widening_holds(const struct vec_ops *ops, struct rng *rng, const flo
             if (bits_of(got[i]) != bits_of((float)(signed char)bytes[4 * i + u] * 0x1p24f))
                 return broken("v_word_top: byte %d of lane %d: %d becomes %a", u, i, bytes[4 * i + u], (double)got[i]);
         }
-        for (int high = 0; high < 2; high++) {
+        for (int high = 0; high < 2 && ops->word_u4 != NULL; high++) {
             ops->word_u4(got, x, u, high);
             for (int i = 0; i < n; i++) {
                 const int half = (high ? bytes[4 * i + u] >> 4 : bytes[4 * i + u] & 15) - 8;
@@ -610,6 +627,16 @@ static bool widening_holds(const struct vec_ops *ops, struct rng *rng, const flo
                     return broken("v_word_u4: byte %d of lane %d, half %d: %d becomes %a", u, i, high, half,
                                   (double)got[i]);
             }
+        }
+    }
+    if ((ops->word_u4 == NULL) == (ops->word_half == NULL)) return broken("v_word_u4 or v_word_half: one of them");
+    for (int high = 0; high < 2 && ops->word_half != NULL; high++) {
+        signed char to[MOST * 4];
+        ops->word_half(got, x, high);
+        memcpy(to, got, sizeof to);
+        for (int i = 0; i < 4 * n; i++) {
+            const int half = (high ? bytes[i] >> 4 : bytes[i] & 15) - 8;
+            if (to[i] != 16 * half) return broken("v_word_half: byte %d, half %d: %d becomes %d", i, high, half, to[i]);
         }
     }
     for (int high = 0; high < 2; high++) {

@@ -243,10 +243,22 @@ static void op_word_top(float *to, const float *x, int u)
     v_store(to, u == 0 ? v_word_top(v, 0) : u == 1 ? v_word_top(v, 1) : u == 2 ? v_word_top(v, 2) : v_word_top(v, 3));
 }
 
+#if V_LANES == PANEL / 2
+static void op_word_half(float *to, const float *x, int high)
+{
+    v_store(to, high ? v_word_half(v_load(x), true) : v_word_half(v_load(x), false));
+}
+#else
 static void op_word_u4(float *to, const float *x, int u, int high)
 {
     const vf v = high ? v_word_upper(v_load(x)) : v_load(x);
     v_store(to, u == 0 ? v_word_u4(v, 0) : u == 1 ? v_word_u4(v, 1) : u == 2 ? v_word_u4(v, 2) : v_word_u4(v, 3));
+}
+#endif
+
+static void op_rows_f16(float *to, const char *p, long stride)
+{
+    v_store(to, v_rows_f16(p, stride));
 }
 
 static void op_a_fma_in(float *to, const float *a, const float *b, const float *c)
@@ -375,7 +387,12 @@ const struct vec_ops VEC_OPS = {
 #endif
     .word_i8 = op_word_i8,
     .word_top = op_word_top,
+    .rows_f16 = op_rows_f16,
+#if V_LANES == PANEL / 2
+    .word_half = op_word_half,
+#else
     .word_u4 = op_word_u4,
+#endif
     .a_fma_in = op_a_fma_in,
     .a_fma_at = op_a_fma_at,
     .pair = op_pair,

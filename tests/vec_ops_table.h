@@ -44,7 +44,9 @@ struct vec_ops {
     void (*turn_f16)(float *to, const char *p, long stride);   /* 16 vectors, or null */
     void (*word_i8)(float *to, const float *x, int u);         /* u < 4 */
     void (*word_top)(float *to, const float *x, int u);
-    void (*word_u4)(float *to, const float *x, int u, int high);
+    void (*word_half)(float *to, const float *x, int high);      /* or null */
+    void (*word_u4)(float *to, const float *x, int u, int high); /* or null */
+    void (*rows_f16)(float *to, const char *p, long stride);
     void (*a_fma_in)(float *to, const float *a, const float *b, const float *c);
     void (*a_fma_at)(float *to, const float *a, const float *b, const float *c);
     /* pairs of bf16 in a float's place */

@@ -6,9 +6,9 @@
  *     for each row:                                few_softmax
  *     for each step of values, for each K/V head:  few_values   goes on with the rows' chains, which lie in block_o
  *
- * The kernels are in few_dots.h, few_stored.h and few_values.h; few_stream.h asks for memory. The order of every
- * operation is that of the block path, so the bits are the same. A key is transposed in registers on its way into the
- * chains of FEW_DOTS_ROWS rows; more rows share a panel in the first-level cache, which is made beside those chains
+ * The kernels are in few_dots.h, few_widen.h, few_stored.h and few_values.h; few_stream.h asks for memory. The order of
+ * every operation is that of the block path, so the bits are the same. A key is transposed in registers on its way into
+ * the chains of FEW_DOTS_ROWS rows; more rows share a panel in the first-level cache, which is made beside those chains
  * (FEW_KEEPS) or before them.
  */
 #ifndef TRIL_ENGINE_FEW_H

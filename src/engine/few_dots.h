@@ -1,5 +1,5 @@
 /* Few rows: scores of keys that are rows of f32. A vector holds one dim of V_LANES keys, which are transposed in
- * registers; each query row has a chain. Keys of another type: few_stored.h. */
+ * registers; each query row has a chain. Keys of another type: few_widen.h. */
 #ifndef TRIL_ENGINE_FEW_DOTS_H
 #define TRIL_ENGINE_FEW_DOTS_H
 

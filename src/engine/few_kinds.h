@@ -69,12 +69,6 @@ static bool few_in_panels(const tril_tensor *x, int rows)
  * line are always two of one head, or one of them twice. */
 #define FEW_SIDES (V_LANES == PANEL || FEW_HALF_LINES ? 2 : 1)
 
-/* Halves of bytes in vectors of half a line are bound by what it takes to widen them: two gain 5 %, and cost 3 kB. */
-static ALWAYS_INLINE int few_most_sides(const tril_dtype type)
-{
-    return FEW_HALF_LINES && type == TRIL_Q4_0 ? 1 : FEW_SIDES;
-}
-
 /* Keys a multiple of this apart share so few sets of the first-level cache that no line of theirs is there when it is
  * come back to. */
 #define FEW_CROWDED_STRIDE 2048
@@ -87,7 +81,7 @@ static bool few_is_crowded(const tril_tensor *x)
 static int few_sides(const tril_tensor *x, int rows)
 {
     if (x->dtype == TRIL_F32) return 1;
-    if (!few_is_half(x->dtype) || V_LANES < PANEL) return few_most_sides(x->dtype);
+    if (!few_is_half(x->dtype) || V_LANES < PANEL) return FEW_SIDES;
     return rows <= (few_is_crowded(x) ? 2 : FEW_TYPED_ROWS) ? FEW_SIDES : 1;
 }
 

@@ -18,18 +18,24 @@
  *                                           4 c + 3 of row i; no alignment asked for
  *   v_half_lines(p, stride, r)              the same of 32 bytes, c < 8; asked of PANEL lanes alone
  *   v_turn_f16(p, stride, t)                32 bytes, 16 f16, of each of V_LANES rows, into V_LANES vectors of memory,
- * as v_turned_f16() finds them; where V_TURNS_F16 is 1 v_turned_f16(t, u)                      f16 number u of every
- * row, exact: lane i that of row i v_word_i8(x, u)                         byte u of every lane, signed v_word_top(x,
- * u)                        2^24 times as much, which is cheaper v_word_u4(x, u)                         the lower half
- * of byte u of every lane, minus 8 v_word_upper(x)                         the bytes' upper halves in place of the
- * lower ones v_store_f16(p, v) v_store_bf16(p, v)    to the nearest, ties to even; subnormals are kept, too large
- * becomes inf, a NaN a NaN v_store_bytes(p, v)                     V_LANES bytes: the lowest of each integer, -128 <= v
- * <= 255 v_stream(p, v) v_stream_end()           like v_store, p a multiple of the vector's size; past the caches where
- * the instruction set can. Others see it after v_stream_end() v_keep(v, n, fill)                      lane i: v if i <
- * n, else fill; 0 <= n <= V_LANES v_add v_sub v_mul v_div                 rounded once v_fma(a, b, c) a * b + c,
- * rounded once v_max(x, best)                          the larger; `best` where x is NaN (best is never NaN) v_min(x,
- * best)                          the smaller; `best` where either is NaN v_copysign(v, sign)                     the
- * magnitude of v with the sign bit of sign v_trunc(v)                              the integer part, |v| < 2^22
+ *                                           as v_turned_f16() finds them; asked for where V_TURNS_F16 is 1
+ *   v_turned_f16(t, u)                      f16 number u of every row, exact: lane i that of row i
+ *   v_rows_f16(p, stride)                   one stored half of each of V_LANES rows
+ *   v_word_i8(x, u)                         byte u of every lane, signed
+ *   v_word_top(x, u)                        2^24 times as much, which is cheaper
+ *   v_word_u4(x, u)                         the lower half of byte u of every lane, minus 8
+ *   v_word_upper(x)                         the bytes' upper halves in place of the lower ones
+ *   v_word_half(x, high)                    every byte becomes 16 times (its lower or upper half, minus 8), signed;
+ * asked of PANEL / 2 lanes, instead of the two before v_store_f16(p, v) v_store_bf16(p, v)    to the nearest, ties to
+ * even; subnormals are kept, too large becomes inf, a NaN a NaN v_store_bytes(p, v)                     V_LANES bytes:
+ * the lowest of each integer, -128 <= v <= 255 v_stream(p, v) v_stream_end()           like v_store, p a multiple of
+ * the vector's size; past the caches where the instruction set can. Others see it after v_stream_end() v_keep(v, n,
+ * fill)                      lane i: v if i < n, else fill; 0 <= n <= V_LANES v_add v_sub v_mul v_div rounded once
+ *   v_fma(a, b, c)                          a * b + c, rounded once
+ *   v_max(x, best)                          the larger; `best` where x is NaN (best is never NaN)
+ *   v_min(x, best)                          the smaller; `best` where either is NaN
+ *   v_copysign(v, sign)                     the magnitude of v with the sign bit of sign
+ *   v_trunc(v)                              the integer part, |v| < 2^22
  *   v_rint(v)                               to the nearest integer, ties to even; |v| of any size, inf and NaN stay
  *   v_scale2(p, n, t)                       p * 2^n where t >= -126 or t is NaN, else +0. n = rint(t), t <= 127,
  *                                           0.7 <= p < 1.5 or NaN

@@ -86,11 +86,36 @@ static ALWAYS_INLINE vf v_load_u4(const void *p, const bool high)
     return _mm256_cvtepi32_ps(_mm256_sub_epi32(half, _mm256_set1_epi32(8)));
 }
 
+static ALWAYS_INLINE short v_u16(const void *p)
+{
+    short half;
+    memcpy(&half, p, sizeof half);
+    return half;
+}
+
 static ALWAYS_INLINE vf v_set1_f16(const void *p)
 {
-    uint16_t half;
-    memcpy(&half, p, sizeof half);
-    return _mm256_set1_ps(_cvtsh_ss(half));
+    return _mm256_cvtph_ps(_mm_set1_epi16(v_u16(p)));
+}
+
+/* All are found from two of them. */
+static ALWAYS_INLINE vf v_rows_f16(const char *p, int64_t stride)
+{
+    const int64_t thrice = 3 * stride;
+    const char *fourth = p + thrice;
+    V_OPAQUE(fourth);
+    __m128i x = _mm_setzero_si128();
+#define ROW(i, from) x = _mm_insert_epi16(x, v_u16(from), i)
+    ROW(0, p);
+    ROW(1, p + stride);
+    ROW(2, p + 2 * stride);
+    ROW(3, fourth);
+    ROW(4, p + 4 * stride);
+    ROW(5, fourth + 2 * stride);
+    ROW(6, fourth + thrice);
+    ROW(7, fourth + 4 * stride);
+#undef ROW
+    return _mm256_cvtph_ps(x);
 }
 
 static ALWAYS_INLINE vf v_scaled_u4(vf scale, const void *p, const bool high)
@@ -146,17 +171,21 @@ static ALWAYS_INLINE void v_halves_bf16(vf x, vf r[2])
     r[1] = _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32((int)0xffff0000)));
 }
 
-/* Rows i and 4 + i side by side, so that the lanes come out in order. */
-static ALWAYS_INLINE __m256i v_words_of(const char *p, int64_t stride)
+/* Two rows side by side. */
+static ALWAYS_INLINE __m256i v_words_of(const char *p, const char *q)
 {
     return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const void *)p)),
-                                   _mm_loadu_si128((const void *)(p + 4 * stride)), 1);
+                                   _mm_loadu_si128((const void *)q), 1);
 }
 
+/* Rows i and 4 + i are, so that the lanes come out in order. All are found from two of them. */
 static ALWAYS_INLINE void v_words(const char *p, int64_t stride, vf r[4])
 {
-    const __m256i x = v_words_of(p, stride), y = v_words_of(p + stride, stride);
-    const __m256i z = v_words_of(p + 2 * stride, stride), w = v_words_of(p + 3 * stride, stride);
+    const int64_t thrice = 3 * stride;
+    const char *fourth = p + thrice;
+    V_OPAQUE(fourth);
+    const __m256i x = v_words_of(p, p + 4 * stride), y = v_words_of(p + stride, fourth + 2 * stride);
+    const __m256i z = v_words_of(p + 2 * stride, fourth + thrice), w = v_words_of(fourth, fourth + 4 * stride);
     const __m256i a = _mm256_unpacklo_epi32(x, y), b = _mm256_unpackhi_epi32(x, y);
     const __m256i c = _mm256_unpacklo_epi32(z, w), d = _mm256_unpackhi_epi32(z, w);
     r[0] = _mm256_castsi256_ps(_mm256_unpacklo_epi64(a, c));
@@ -183,19 +212,11 @@ static ALWAYS_INLINE vf v_word_top(vf x, const int u)
     return _mm256_cvtepi32_ps(_mm256_shuffle_epi8(bits, _mm256_broadcastsi128_si256(from)));
 }
 
-/* The half becomes the fraction of a float 2^(23 - at) + half: exact, and no conversion. */
-static ALWAYS_INLINE vf v_word_u4(vf x, const int u)
+static ALWAYS_INLINE vf v_word_half(vf x, const bool high)
 {
-    const __m256i bits = _mm256_castps_si256(x);
-    const int bit = 8 * u, at = bit <= 16 ? bit : bit - 12;
-    const __m256i half = _mm256_and_si256(bit <= 16 ? bits : _mm256_srli_epi32(bits, 12), _mm256_set1_epi32(15 << at));
-    return _mm256_sub_ps(_mm256_castsi256_ps(_mm256_or_si256(half, _mm256_set1_epi32((150 - at) << 23))),
-                         _mm256_set1_ps((float)((1 << (23 - at)) + 8)));
-}
-
-static ALWAYS_INLINE vf v_word_upper(vf x)
-{
-    return _mm256_castsi256_ps(_mm256_srli_epi32(_mm256_castps_si256(x), 4));
+    const __m256i bits = _mm256_xor_si256(_mm256_castps_si256(x), _mm256_set1_epi32((int)0x88888888));
+    return _mm256_castsi256_ps(
+        _mm256_and_si256(high ? bits : _mm256_slli_epi32(bits, 4), _mm256_set1_epi32((int)0xf0f0f0f0)));
 }
 
 static ALWAYS_INLINE void v_store_f16(void *p, vf v)
