@@ -26,7 +26,7 @@ extern const char *const mutant_first[];
 /* exp2 over one float in so many, besides its corners */
 #define COMPACT_SWEEP 2e-6
 /* of the tables' cases one in so many for controls, which take all checks and not one: the suites themselves run all */
-#define CONTROL_EVERY 12
+#define CONTROL_EVERY 24
 #define SECONDS       300
 
 static bool is_caught(const char *mutant, const struct suite *suite, int c)
