@@ -253,7 +253,8 @@ static ALWAYS_INLINE void few_typed_more(const tril_dtype type, const int rows, 
 {
     const float *last = p + (size_t)(real - 1) * FEW_ROW;
     const int bytes = 4 * (int)tril_row_bytes(type, TRIL_Q_BLOCK) * vecs * V_LANES / TRIL_Q_BLOCK; /* of four keys */
-    const int lines = (bytes + LINE_BYTES - 1) / LINE_BYTES;
+    /* Rounded up all would be asked for in front. */
+    const int lines = (bytes + (FEW_HALF_LINES ? LINE_BYTES / 2 : LINE_BYTES - 1)) / LINE_BYTES;
     const bool singly = few_is_half(type) && lines % 4 == 0;
     tile_acc acc;
 #define DO(r)                                                                                                          \
