@@ -26,11 +26,14 @@
  *   v_word_u4(x, u)                         the lower half of byte u of every lane, minus 8
  *   v_word_upper(x)                         the bytes' upper halves in place of the lower ones
  *   v_word_half(x, high)                    every byte becomes 16 times (its lower or upper half, minus 8), signed;
- * asked of PANEL / 2 lanes, instead of the two before v_store_f16(p, v) v_store_bf16(p, v)    to the nearest, ties to
- * even; subnormals are kept, too large becomes inf, a NaN a NaN v_store_bytes(p, v)                     V_LANES bytes:
- * the lowest of each integer, -128 <= v <= 255 v_stream(p, v) v_stream_end()           like v_store, p a multiple of
- * the vector's size; past the caches where the instruction set can. Others see it after v_stream_end() v_keep(v, n,
- * fill)                      lane i: v if i < n, else fill; 0 <= n <= V_LANES v_add v_sub v_mul v_div rounded once
+ *                                           asked of PANEL / 2 lanes, instead of the two before
+ *   v_store_f16(p, v) v_store_bf16(p, v)    to the nearest, ties to even; subnormals are kept, too large becomes inf,
+ *                                           a NaN a NaN
+ *   v_store_bytes(p, v)                     V_LANES bytes: the lowest of each integer, -128 <= v <= 255
+ *   v_stream(p, v) v_stream_end()           like v_store, p a multiple of the vector's size; past the caches where
+ *                                           the instruction set can. Others see it after v_stream_end()
+ *   v_keep(v, n, fill)                      lane i: v if i < n, else fill; 0 <= n <= V_LANES
+ *   v_add v_sub v_mul v_div                 rounded once
  *   v_fma(a, b, c)                          a * b + c, rounded once
  *   v_max(x, best)                          the larger; `best` where x is NaN (best is never NaN)
  *   v_min(x, best)                          the smaller; `best` where either is NaN
@@ -60,8 +63,8 @@
  *   V_LOWER                                 1 if some of its processors set TRIL_CPU_ASKS_LOWER
  *   V_BEHIND(p, v)                          may be missing: the compiler leaves what p is for behind what v is made by
  *   V_OPAQUE(x)                             may be missing: the compiler knows nothing of x, an integer or a pointer,
- * and so counts addresses from it instead of keeping each of them V_HERE(v)                               may be
- * missing: the compiler makes v no later than here
+ *                                           and so counts addresses from it instead of keeping each of them
+ *   V_HERE(v)                               may be missing: the compiler makes v no later than here
  *
  * Math mode BF16. A float then stands for a pair of bf16 values, the first in its lower half; none is subnormal.
  *
