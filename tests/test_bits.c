@@ -159,7 +159,7 @@ static bool large_weights(const struct tiers *tiers)
 {
     struct rng rng;
     for (int i = 0; i < 3; i++) {
-        if (!short_table_case_begin(i, 3, 1, &rng)) continue;
+        if (!table_case_begin(i, &rng)) continue;
         struct problem *p = problem_new(4, i == 2 ? 4 : 1, 3, 2);
         problem_seq(p, 0, i == 1 ? 300 : 530 + i, 0, i == 1 ? 1100 : 530);
         problem_seq(p, 1, 5, 0, 18);
@@ -198,7 +198,7 @@ static bool least_sums(const struct tiers *tiers)
     static const float least[] = {0x1p-126f, 0x1p-125f, 0x1.02p-126f, 0x1.fep-126f, 0x1p-127f, 0x1p-133f, 0.0f, 1.0f};
     struct rng rng;
     for (int i = 0; i < 80; i++) {
-        if (!case_begin(i, &rng)) continue;
+        if (!short_table_case_begin(i, 80, 8, &rng)) continue;
         const bool small = i % 2 == 1;
         const int most = small ? 3 : 20, heads = small ? 1 : 3, kinds = COUNT(least) - i / 2 % 2;
         struct problem *p =

@@ -134,7 +134,7 @@ static bool long_rows(const struct tiers *tiers)
     struct rng rng;
     waited = shared = 0;
     for (int i = 0; i < COUNT(shapes); i++) {
-        if (!short_table_case_begin(i, COUNT(shapes), 4, &rng)) continue;
+        if (!short_table_case_begin(i, COUNT(shapes), 2, &rng)) continue;
         struct problem *p =
             problem_new(shapes[i].group * shapes[i].kv_heads, shapes[i].kv_heads, shapes[i].qk_dim, shapes[i].v_dim);
         problem_seq(p, 0, shapes[i].q_len, 0, shapes[i].kv_len);

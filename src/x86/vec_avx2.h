@@ -98,7 +98,7 @@ static ALWAYS_INLINE vf v_set1_f16(const void *p)
     return _mm256_cvtph_ps(_mm_set1_epi16(v_u16(p)));
 }
 
-/* All are found from two of them. */
+/* Every row's address is counted from one of two. */
 static ALWAYS_INLINE vf v_rows_f16(const char *p, int64_t stride)
 {
     const int64_t thrice = 3 * stride;
