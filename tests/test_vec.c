@@ -606,7 +606,7 @@ static bool widening_holds(const struct vec_ops *ops, struct rng *rng, const flo
     if (!words_of_rows(ops->words, n, 4, bytes, rng)) return broken("v_words");
     if (ops->half_lines != NULL && !words_of_rows(ops->half_lines, n, 8, bytes, rng)) return broken("v_half_lines");
     if (ops->turn_f16 != NULL && !turned_halves(ops, bytes, rng)) return broken("v_turn_f16");
-    if (!halves_of_rows(ops, bytes, rng)) return broken("v_rows_f16");
+    if (ops->rows_f16 != NULL && !halves_of_rows(ops, bytes, rng)) return broken("v_rows_f16");
     memcpy(x, bytes, sizeof x);
     for (int u = 0; u < 4; u++) {
         ops->word_i8(got, x, u);

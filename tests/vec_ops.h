@@ -256,10 +256,12 @@ static void op_word_u4(float *to, const float *x, int u, int high)
 }
 #endif
 
+#ifdef V_ROWS_F16
 static void op_rows_f16(float *to, const char *p, long stride)
 {
     v_store(to, v_rows_f16(p, stride));
 }
+#endif
 
 static void op_a_fma_in(float *to, const float *a, const float *b, const float *c)
 {
@@ -387,7 +389,9 @@ const struct vec_ops VEC_OPS = {
 #endif
     .word_i8 = op_word_i8,
     .word_top = op_word_top,
+#ifdef V_ROWS_F16
     .rows_f16 = op_rows_f16,
+#endif
 #if V_LANES == PANEL / 2
     .word_half = op_word_half,
 #else

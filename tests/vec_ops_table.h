@@ -46,7 +46,7 @@ struct vec_ops {
     void (*word_top)(float *to, const float *x, int u);
     void (*word_half)(float *to, const float *x, int high);      /* or null */
     void (*word_u4)(float *to, const float *x, int u, int high); /* or null */
-    void (*rows_f16)(float *to, const char *p, long stride);
+    void (*rows_f16)(float *to, const char *p, long stride);     /* or null */
     void (*a_fma_in)(float *to, const float *a, const float *b, const float *c);
     void (*a_fma_at)(float *to, const float *a, const float *b, const float *c);
     /* pairs of bf16 in a float's place */

@@ -130,15 +130,6 @@ static ALWAYS_INLINE vf v_load_u4(const void *p, const bool high)
     return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(value))));
 }
 
-static ALWAYS_INLINE vf v_rows_f16(const char *p, int64_t stride)
-{
-    uint16_t half[V_LANES];
-    UNROLL
-    for (int i = 0; i < V_LANES; i++)
-        memcpy(&half[i], p + i * stride, sizeof half[i]);
-    return v_load_f16(half);
-}
-
 static ALWAYS_INLINE vf v_scaled_u4(vf scale, const void *p, const bool high)
 {
     return vmulq_f32(scale, v_load_u4(p, high));

@@ -39,6 +39,17 @@ static ALWAYS_INLINE vf load_vec(const tril_dtype type, const char *row, const i
     }
 }
 
+#ifndef V_ROWS_F16 /* a tier's own */
+static ALWAYS_INLINE vf v_rows_f16(const char *p, int64_t stride)
+{
+    uint16_t half[V_LANES];
+    UNROLL
+    for (int i = 0; i < V_LANES; i++)
+        half[i] = tril_load_u16(p + i * stride);
+    return v_load_f16(half);
+}
+#endif
+
 /* The first n of them, 0 <= n < V_LANES; the others are +0 and not looked at. */
 static ALWAYS_INLINE vf load_part(const tril_dtype type, const char *row, const int d, const int n, const vf scale)
 {

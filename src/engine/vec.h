@@ -20,7 +20,8 @@
  *   v_turn_f16(p, stride, t)                32 bytes, 16 f16, of each of V_LANES rows, into V_LANES vectors of memory,
  *                                           as v_turned_f16() finds them; asked for where V_TURNS_F16 is 1
  *   v_turned_f16(t, u)                      f16 number u of every row, exact: lane i that of row i
- *   v_rows_f16(p, stride)                   one stored half of each of V_LANES rows
+ *   v_rows_f16(p, stride)                   one stored half of each of V_LANES rows; where V_ROWS_F16 is not defined
+ *                                           load.h makes it of v_load_f16()
  *   v_word_i8(x, u)                         byte u of every lane, signed
  *   v_word_top(x, u)                        2^24 times as much, which is cheaper
  *   v_word_u4(x, u)                         the lower half of byte u of every lane, minus 8

@@ -12,6 +12,7 @@
 #define V_HALF      0
 #define V_LOWER     1
 #define V_TURNS_F16 1
+#define V_ROWS_F16  1
 
 #define V_BEHIND(p, v) __asm__("" : "+r"(p), "+x"(v))
 #define V_OPAQUE(x)    __asm__("" : "+r"(x))

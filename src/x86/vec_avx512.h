@@ -104,15 +104,6 @@ static ALWAYS_INLINE vf v_set1_f16(const void *p)
     return _mm512_set1_ps(_cvtsh_ss(half));
 }
 
-static ALWAYS_INLINE vf v_rows_f16(const char *p, int64_t stride)
-{
-    uint16_t half[V_LANES];
-    UNROLL
-    for (int i = 0; i < V_LANES; i++)
-        memcpy(&half[i], p + i * stride, sizeof half[i]);
-    return v_load_f16(half);
-}
-
 /* A table of the sixteen products, looked up: one multiplication for both halves of the bytes. */
 static ALWAYS_INLINE vf v_scaled_u4(vf scale, const void *p, const bool high)
 {
