@@ -390,7 +390,7 @@ static struct tile_b block_values(const struct tril_job *job, const struct tril_
     const tril_tensor *v = &job->call->v;
     const bool pairs = in_pairs(job);
     const bool rows = v->dtype == TRIL_F32 && tril_keys_together(job, first, keys) == keys;
-    if (TILE_VECS * V_LANES >= 4 * PANEL && job->call->v_dim % PANEL == 0 && rows && !pairs &&
+    if (!TILE_PACKED && job->call->v_dim % PANEL == 0 && rows && !pairs &&
         !(job->packs_far && v->token_stride >= FAR_TOKEN_BYTES && tril_task_rows(job, task) >= FAR_LEAST_ROWS))
         return (struct tile_b){(const float *)(const void *)rows_from(job, task, v, first, task->head).data,
                                (size_t)v->token_stride / sizeof(float), PANEL};

@@ -22,8 +22,13 @@
 
 #include "vec.h"
 
-#ifndef V_OPAQUE
-#define V_OPAQUE(x) ((void)(x))
+/* From which row on addresses are counted from another than row 0's: one register reaches three rows, itself and once
+ * and twice the distance behind it, where V_OPAQUE keeps the compiler from sharing sums between more. */
+#ifdef V_OPAQUE
+#define TILE_OTHER_ROWS 3
+#else
+#define TILE_OTHER_ROWS MAX_ROWS
+#define V_OPAQUE(x)     ((void)(x))
 #endif
 
 #define MAX_ROWS 8
@@ -150,40 +155,46 @@ static ALWAYS_INLINE void tile_columns(const int vecs, const struct tile_b *b, v
     if (vecs > 3) bv[3] = v_load(tile_b_at(b, 3));
 }
 
+/* Row r of A, whose rows begin at a; other is row TILE_OTHER_ROWS. */
+static ALWAYS_INLINE const float *tile_row(const float *a, const float *other, const size_t a_row, const int r)
+{
+    return r < TILE_OTHER_ROWS ? a + r * a_row : other + (r - TILE_OTHER_ROWS) * a_row;
+}
+
 /* One k of the chain, for the rows from `first` on. Where A's registers hold one value each (A_STEP 1), a value is
  * loaded when its row's turn comes, so that one register serves all rows. */
 static ALWAYS_INLINE void tile_lane(const bool pairs, const int first, const int vecs, const int lane,
-                                    const va av[MAX_ROWS], const float *a, const size_t a_row, const struct tile_b *b,
-                                    tile_acc acc, vf *low)
+                                    const va av[MAX_ROWS], const float *a, const float *other, const size_t a_row,
+                                    const struct tile_b *b, tile_acc acc, vf *low)
 {
     const bool whole = first == 0 && vecs == TILE_VECS;
     vf bv[MAX_VECS];
     tile_columns(vecs, b, bv);
 #define DO(r)                                                                                                          \
     if (tile_has(first, r))                                                                                            \
-        row_step(pairs, whole, vecs, A_STEP > 1 ? av[r] : a_load1(a + r * a_row), lane, bv, acc[r], low);
+        row_step(pairs, whole, vecs, A_STEP > 1 ? av[r] : a_load1(tile_row(a, other, a_row, r)), lane, bv, acc[r], low);
     EACH_ROW(DO)
 #undef DO
 }
 
 /* A_STEP values of k (whole), or one. */
 static ALWAYS_INLINE void tile_step(const bool pairs, const int first, const int vecs, const bool whole, const float *a,
-                                    const size_t a_row, struct tile_b *b, tile_acc acc, vf *low)
+                                    const float *other, const size_t a_row, struct tile_b *b, tile_acc acc, vf *low)
 {
     /* Not used where A_STEP is 1, but compilers want it to have a value: one that is there, as a[0] may not be. */
     va av[MAX_ROWS] = {a_load1(b->data)};
 #define DO(r)                                                                                                          \
-    if (A_STEP > 1 && tile_has(first, r)) av[r] = tile_a(whole, a + r * a_row);
+    if (A_STEP > 1 && tile_has(first, r)) av[r] = tile_a(whole, tile_row(a, other, a_row, r));
     EACH_ROW(DO)
 #undef DO
-    tile_lane(pairs, first, vecs, 0, av, a, a_row, b, acc, low);
+    tile_lane(pairs, first, vecs, 0, av, a, other, a_row, b, acc, low);
     b->data += b->k_stride;
     if (A_STEP > 1 && whole) {
-        tile_lane(pairs, first, vecs, 1, av, a, a_row, b, acc, low);
+        tile_lane(pairs, first, vecs, 1, av, a, other, a_row, b, acc, low);
         b->data += b->k_stride;
-        tile_lane(pairs, first, vecs, 2, av, a, a_row, b, acc, low);
+        tile_lane(pairs, first, vecs, 2, av, a, other, a_row, b, acc, low);
         b->data += b->k_stride;
-        tile_lane(pairs, first, vecs, 3, av, a, a_row, b, acc, low);
+        tile_lane(pairs, first, vecs, 3, av, a, other, a_row, b, acc, low);
         b->data += b->k_stride;
     }
 }
@@ -193,10 +204,11 @@ static ALWAYS_INLINE size_t tile_each(const bool pairs, const int first, const i
                                       const size_t a_row, struct tile_b *b, size_t k, const size_t end, tile_acc acc,
                                       vf *low)
 {
+    const float *other = a + TILE_OTHER_ROWS * a_row;
     for (; A_STEP > 1 && k + A_STEP <= end; k += A_STEP)
-        tile_step(pairs, first, vecs, true, a + k, a_row, b, acc, low);
+        tile_step(pairs, first, vecs, true, a + k, other + k, a_row, b, acc, low);
     for (; k < end; k++)
-        tile_step(pairs, first, vecs, false, a + k, a_row, b, acc, low);
+        tile_step(pairs, first, vecs, false, a + k, other + k, a_row, b, acc, low);
     return k;
 }
 
@@ -206,15 +218,24 @@ static ALWAYS_INLINE size_t tile_run(const bool pairs, const int first, const in
                                      vf *low)
 {
     for (; TILE_STEPS > 1 && first == 0 && vecs == TILE_VECS && !pairs && k + TILE_STEPS <= end; k += TILE_STEPS) {
-        const float *at = a + k;
+        const float *at = a + k, *other = at + TILE_OTHER_ROWS * a_row;
         V_OPAQUE(at);
+        V_OPAQUE(other);
         V_OPAQUE(b->data);
-        tile_step(false, 0, vecs, false, at, a_row, b, acc, low);
-        tile_step(false, 0, vecs, false, at + 1, a_row, b, acc, low);
-        tile_step(false, 0, vecs, false, at + 2, a_row, b, acc, low);
-        tile_step(false, 0, vecs, false, at + 3, a_row, b, acc, low);
+        tile_step(false, 0, vecs, false, at, other, a_row, b, acc, low);
+        tile_step(false, 0, vecs, false, at + 1, other + 1, a_row, b, acc, low);
+        tile_step(false, 0, vecs, false, at + 2, other + 2, a_row, b, acc, low);
+        tile_step(false, 0, vecs, false, at + 3, other + 3, a_row, b, acc, low);
     }
     return tile_each(pairs, first, vecs, a, a_row, b, k, end, acc, low);
+}
+
+/* What a task of many rows multiplies by. A tile narrower than four panels meets packed operands alone there, see
+ * block_values(): then a step of k is a constant, and no instruction. */
+#define TILE_PACKED (TILE_VECS * V_LANES < 4 * PANEL)
+static ALWAYS_INLINE struct tile_b tile_operand(const struct tile_b b)
+{
+    return (struct tile_b){b.data, TILE_PACKED ? PANEL : b.k_stride, b.panel_stride};
 }
 
 /* s[r * s_row + column] = the chains over all of k < n. In pairs: false where they may not be exact. */
@@ -224,6 +245,7 @@ static ALWAYS_INLINE bool tile_scores(const bool pairs, const int rows, const in
     const int first = TILE_ROWS - rows;
     tile_acc acc;
     vf low = v_low_none();
+    b = tile_operand(b);
     a = TILE_BEFORE(a, (size_t)first * a_row);
     s = TILE_BEFORE(s, (size_t)first * s_row);
     tile_zero(vecs, acc);
@@ -264,6 +286,7 @@ static ALWAYS_INLINE void tile_scaled(const int rows, const float *a, const size
     tile_acc acc;
     vf none = v_low_none();
     const vf scale = v_set1(c);
+    b = tile_operand(b);
     a = TILE_BEFORE(a, (size_t)first * a_row);
     s = TILE_BEFORE(s, (size_t)first * s_row);
     best = TILE_BEFORE(best, first * V_LANES);
@@ -301,6 +324,7 @@ static ALWAYS_INLINE bool tile_fold(const bool pairs, const int rows, const int 
     size_t k = 0;
     tile_acc acc;
     vf low = v_low_none();
+    b = tile_operand(b);
     a = TILE_BEFORE(a, (size_t)first * a_row);
     o = TILE_BEFORE(o, (size_t)first * o_row);
     end = TILE_BEFORE(end, first);
