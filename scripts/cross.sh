@@ -2,9 +2,8 @@
 # Prepares a cross build:  sh scripts/cross.sh arm64|riscv64|i386|windows DIR
 # Writes DIR/cross.ini for meson setup --cross-file. Needs the cross compiler and qemu-user, or Wine
 # (scripts/packages.txt).
-# For arm64 it fetches Debian's Check for that architecture: with apt's own configuration and keys, but lists, cache and
-# a package state of its own in DIR, so that neither root nor a foreign architecture is needed and the machine stays as
-# it is; unpacked, not installed. The others are done without Check, so that the suites that need it are left out.
+# For arm64 it fetches Debian's Check for that architecture, see debs.sh. The others are done without Check, so that the
+# suites that need it are left out.
 set -eu
 if [ $# -ne 2 ]; then
     echo "usage: sh scripts/cross.sh arm64|riscv64|i386|windows DIR" >&2
@@ -29,24 +28,7 @@ for tool in "$triple-gcc" "$triple-objdump" "$emulator"; do
     }
 done
 
-apt_arm64() {
-    user=$(id -un)
-    apt-get -q -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o Dir::State="$dir/apt/state" \
-        -o Dir::State::status="$dir/apt/status" -o Dir::State::lists="$dir/apt/lists" -o Dir::Cache="$dir/apt/cache" \
-        -o APT::Sandbox::User="$user" -o Debug::NoLocking=1 "$@"
-}
-
-if [ "$1" = arm64 ] && [ ! -f "$dir/sysroot/complete" ]; then
-    mkdir -p "$dir/apt/state" "$dir/apt/lists/partial" "$dir/apt/cache/archives/partial" "$dir/sysroot" "$dir/debs"
-    : >"$dir/apt/status"
-    apt_arm64 update
-    (cd "$dir/debs" && apt_arm64 download check libsubunit-dev libsubunit0)
-    for deb in "$dir"/debs/*.deb; do
-        dpkg-deb -x "$deb" "$dir/sysroot"
-    done
-    rm -rf "$dir/apt"
-    : >"$dir/sysroot/complete"
-fi
+[ "$1" != arm64 ] || sh "$(dirname "$0")/debs.sh" arm64 "$dir" check libsubunit-dev libsubunit0
 
 mkdir -p "$dir/sysroot/usr/lib/$triple/pkgconfig"
 system=linux link_args=

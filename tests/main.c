@@ -4,6 +4,7 @@
  *   TRIL_TEST_SCALE=<x>         times as many random cases (an emulator wants 0.05)
  *   TRIL_TEST_EVERY=<n>         of the cases that are written down in tables one in n
  *   TRIL_TEST_CHECK, _CASE      only this check, only this case: what the report of a failure says
+ *   TRIL_TEST_NOT=<a,b>         all but these checks
  *   TRIL_TEST_TIER=<name>       only this tier
  *   TRIL_TEST_EXPECT=<a,b>      tiers that must be usable here: a tier that was expected and skipped is a failure;
  *                               else TRIL_EXPECT_ISA, the tier that the library's own choice is expected to be */
@@ -44,11 +45,23 @@ START_TEST(expected_tiers)
 }
 END_TEST
 
+/* Whether a list, which may be null, names it. */
+static bool is_among(const char *list, const char *name)
+{
+    const size_t length = strlen(name);
+    for (const char *at = list; at != NULL; at = strchr(at, ',')) {
+        at += *at == ',';
+        if (strncmp(at, name, length) == 0 && (at[length] == ',' || at[length] == '\0')) return true;
+    }
+    return false;
+}
+
 START_TEST(one_check)
 {
     const struct check *check = &suite_under_test.checks[_i];
     const char *only = getenv("TRIL_TEST_CHECK");
     if (only != NULL && strcmp(only, check->name) != 0) return;
+    if (is_among(getenv("TRIL_TEST_NOT"), check->name)) return;
     check_begin(check->name);
     report_signals();
     ck_assert_msg(check->run(&usable), "%s", failure());
