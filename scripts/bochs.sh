@@ -70,9 +70,10 @@ echo continue >"$dir/debugger" # Debian's Bochs has one, which waits for a word
 rm -f "$dir/console.txt"
 # Its display wants a terminal. Nothing that this kernel can do switches the machine off, so that is done here; the
 # debugger would ask whether a gentler signal is meant.
-TERM=vt100 script -qec "echo \$\$ >'$dir/pid'; exec bochs -q -f '$dir/bochsrc' -rc '$dir/debugger'" /dev/null \
+TERM=vt100 script -qec "ulimit -t 1500; echo \$\$ >'$dir/pid'; exec bochs -q -f '$dir/bochsrc' -rc '$dir/debugger'" /dev/null \
     >"$dir/display.log" 2>&1 </dev/null &
 trap 'kill -9 $(cat "$dir/pid") 2>/dev/null || :' EXIT
+trap 'exit 1' INT TERM
 for second in $(seq 900); do
     sleep 1
     if ! kill -0 $! 2>/dev/null || grep -q "^$end" "$dir/console.txt" 2>/dev/null; then break; fi

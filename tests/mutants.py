@@ -31,6 +31,7 @@ ENGINE = [
      '(size_t)(queries_before(job, task, first) * job->plan->group) + (first == 256)'),
     ('last_block_short', 'engine/block.h', 'left < TRIL_KEY_BLOCK ? (int)left :',
      'left < TRIL_KEY_BLOCK ? (int)left - (left == 17) :'),
+    ('packed_step', 'engine/tile.h', 'TILE_PACKED ? PANEL : b.k_stride', 'TILE_PACKED ? 2 * PANEL : b.k_stride'),
     ('diagonal_of_tile', 'engine/tile.h', 'k = tile_run(pairs, r, vecs', 'k = tile_run(pairs, r > 3 ? r - 1 : r, vecs'),
     # whole blocks, scaled in the tile
     ('whole_for_all_rows', 'engine/block.h', 'end[0] == TRIL_KEY_BLOCK', 'end[n - 1] == TRIL_KEY_BLOCK'),
@@ -228,7 +229,8 @@ VECTOR = {
         ('f16_cut', 'x86/vec_avx2.h', '_mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT',
          '_mm256_cvtps_ph(v, _MM_FROUND_TO_ZERO'),
         # whole tiles in turns, keys in two vectors side by side, values four keys at a time
-        ('turn_of_tile', 'engine/tile.h', 'vecs, false, at + 3, a_row', 'vecs, false, at + 2, a_row'),
+        ('turn_of_tile', 'engine/tile.h', 'vecs, false, at + 3, other', 'vecs, false, at + 2, other'),
+        ('turn_of_other_rows', 'engine/tile.h', 'at + 3, other + 3, a_row', 'at + 3, other + 2, a_row'),
         ('turned_halves', 'x86/vec_avx2.h', 'r[i + 3] = _mm256_unpackhi_epi32(s[i + 1], s[i + 3]);',
          'r[i + 3] = _mm256_unpackhi_epi32(s[i + 1], s[i + 2]);'),
         ('second_side', 'engine/few_widen.h', 'acc[r][1] = a_fma_in(a, 0, keys[1], acc[r][1]);',
