@@ -16,19 +16,19 @@ sh "$(dirname "$0")/debs.sh" amd64 "$dir" +linux-image-cloud-amd64
 shift 2
 
 end='bochs.sh: the end'
-rm -rf "$dir/root" "$dir/disc"
-mkdir -p "$dir/root/bin" "$dir/root/dev" "$dir/root/proc" "$dir/root/tmp" "$dir/disc/isolinux"
-cp /bin/busybox "$dir/root/bin/"
-cp "$script" "$dir/root/script"
+rm -rf "$dir/guest" "$dir/disc"
+mkdir -p "$dir/guest/bin" "$dir/guest/dev" "$dir/guest/proc" "$dir/guest/tmp" "$dir/disc/isolinux"
+cp /bin/busybox "$dir/guest/bin/"
+cp "$script" "$dir/guest/script"
 for program in "$@"; do
-    cp "$program" "$dir/root/"
-    strip "$dir/root/$(basename "$program")"
+    cp "$program" "$dir/guest/"
+    strip "$dir/guest/$(basename "$program")"
     ldd "$program" | grep -o '/[^ ]*' | while read -r library; do
-        mkdir -p "$dir/root$(dirname "$library")"
-        cp -L "$library" "$dir/root$library"
+        mkdir -p "$dir/guest$(dirname "$library")"
+        cp -L "$library" "$dir/guest$library"
     done
 done
-cat >"$dir/root/init" <<END
+cat >"$dir/guest/init" <<END
 #!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t devtmpfs dev /dev
@@ -36,8 +36,8 @@ cat >"$dir/root/init" <<END
 echo '$end'
 /bin/busybox sleep 1000
 END
-chmod +x "$dir/root/init"
-(cd "$dir/root" && find . | cpio -o -H newc --quiet | gzip -1) >"$dir/disc/initrd.gz"
+chmod +x "$dir/guest/init"
+(cd "$dir/guest" && find . | cpio -o -H newc --quiet | gzip -1) >"$dir/disc/initrd.gz"
 cp "$dir"/sysroot/boot/vmlinuz-* "$dir/disc/vmlinuz"
 cp /usr/lib/ISOLINUX/isolinux.bin /usr/lib/syslinux/modules/bios/ldlinux.c32 "$dir/disc/isolinux/"
 # Without what takes time to find, and without two things that Bochs 2.7 tells the kernel two ways: the compacted forms of
