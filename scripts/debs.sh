@@ -21,6 +21,7 @@ apt_own() {
         -o APT::Sandbox::User="$(id -un)" -o Debug::NoLocking=1 "$@"
 }
 
+rm -rf "$dir/apt" "$dir/debs" "$dir/sysroot" # of a try that did not come to its end
 mkdir -p "$dir/apt/state" "$dir/apt/lists/partial" "$dir/apt/cache/archives/partial" "$dir/sysroot" "$dir/debs"
 : >"$dir/apt/status"
 apt_own apt-get update

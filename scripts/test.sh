@@ -1,9 +1,10 @@
 #!/bin/sh
 # The whole proof, from a fresh Debian 12:  sh scripts/test.sh [STAGE ...]
 # Installs what is missing, then builds and tests with two compilers and five levels, under sanitizers and valgrind,
-# NEON on four models of Arm CPU, the fallbacks on six models of x86 CPU, AVX-512 on an emulated machine where this one
-# does not have it, plain C on riscv64 and alone, and musl, 32-bit x86 and Windows as far as they go without Check. A stage that does not run, or does not run the tier that it is there for,
-# fails. Builds and logs are in build-test/.
+# NEON on four models of Arm CPU, the fallbacks on six models of x86 CPU, AVX-512 on an emulated machine where this
+# one does not have it, plain C on riscv64 and alone, and musl, 32-bit x86 and Windows as far as they go without
+# Check. A stage that does not run, or does not run the tier that it is there for, fails. Builds and logs are in
+# build-test/.
 # Environment: TRIL_TEST_JOBS, stages at once (default: the number of cores).
 set -eu
 cd "$(dirname "$0")/.."
