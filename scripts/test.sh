@@ -1,6 +1,6 @@
 #!/bin/sh
 # The whole proof, from a fresh Debian 12:  sh scripts/test.sh [STAGE ...]
-# Installs what is missing, then builds and tests with two compilers and five levels, under sanitizers and valgrind,
+# Installs what is missing, then builds and tests with two compilers and five levels, under sanitizers and valgrind, by fuzzers,
 # NEON on four models of Arm CPU, the fallbacks on six models of x86 CPU, AVX-512 on an emulated machine where this
 # one does not have it, plain C on riscv64 and alone, and musl, 32-bit x86 and Windows as far as they go without
 # Check. A stage that does not run, or does not run the tier that it is there for, fails. Builds and logs are in
@@ -174,7 +174,8 @@ stage() {
         # and AVX2 take 280 s instead of 47.
         export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
         CC=clang configure asan -Dtiers=$tiers -Db_sanitize=address,undefined -Db_lundef=false -Doptimization=1 -Ddebug=true \
-            "-Dc_args=-fno-sanitize=pointer-overflow" -Dmutants=disabled -Dtool=enabled -Dbench=disabled -Dneon_cross=disabled -Dsimde=disabled
+            "-Dc_args=-fno-sanitize=pointer-overflow" -Dmutants=disabled -Dtool=enabled -Dbench=disabled -Dneon_cross=disabled -Dsimde=disabled \
+            -Dfuzz=enabled
         run_tests asan executables
         expect_tiers "$work/asan/tests/host/bits" "$TRIL_EXPECT_ISA" env
         for runtime in __asan_init __ubsan_handle_out_of_bounds; do

@@ -107,8 +107,7 @@ struct gguf *gguf_open(const char *path)
     const int fd = open(path, O_RDONLY);
     if (fd < 0 || fstat(fd, &status) != 0) die("%s: cannot read: %s; give a GGUF file", path, strerror(errno));
     if (!S_ISREG(status.st_mode) || (uintmax_t)status.st_size > PTRDIFF_MAX) die("%s: no file; give a GGUF file", path);
-    g->path = path;
-    g->bytes = (size_t)status.st_size;
+    file = (struct gguf){.path = path, .bytes = (size_t)status.st_size};
     g->file = mmap(NULL, g->bytes, PROT_READ, MAP_PRIVATE, fd, 0);
     if (g->file == MAP_FAILED) die("%s: cannot read: %s; give a GGUF file", path, strerror(errno));
     if (memcmp(take(g, 4), "GGUF", 4) != 0) bad(g, "a GGUF file would begin with 'GGUF'; give one");
