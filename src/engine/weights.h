@@ -50,23 +50,33 @@ static ALWAYS_INLINE void weights_finish_part(float *to, const float *t, int n, 
     v_store_part(to, n, v_div(exp2_vec(v_sub(v_load_part(t, n), base)), sum));
 }
 
-/* How many floats, n at most, until `to` is aligned to a vector. */
-static ALWAYS_INLINE int64_t until_aligned(const float *to, int64_t n)
+/* Floats of a line. A line goes past the caches as a whole: part of it in a cache would have to leave first. */
+#define LINE_FLOATS (LINE_BYTES / (int)sizeof(float))
+
+/* How many floats, n at most, until `to` begins a line. */
+static ALWAYS_INLINE int64_t until_line(const float *to, int64_t n)
 {
-    const int64_t head = (int64_t)((0 - (uintptr_t)to) / sizeof(float) % V_LANES);
+    const int64_t head = (int64_t)((0 - (uintptr_t)to) / sizeof(float) % LINE_FLOATS);
     return head < n ? head : n;
+}
+
+/* Fewer than a line of them. */
+static void weights_finish_some(float *to, const float *t, int n, const vf base, const vf sum)
+{
+    for (int i = 0; i < n; i += V_LANES)
+        weights_finish_part(to + i, t + i, lanes_of(n - i), base, sum);
 }
 
 static ALWAYS_INLINE void weights_finish_as(const bool stream, float *to, const float *t, const int64_t n,
                                             const vf base, const vf sum)
 {
-    int64_t i = stream ? until_aligned(to, n) : 0;
-    if (i > 0) weights_finish_part(to, t, (int)i, base, sum);
+    int64_t i = stream ? until_line(to, n) : 0;
+    weights_finish_some(to, t, (int)i, base, sum);
     for (; i + EXP2_VECS * V_LANES <= n; i += EXP2_VECS * V_LANES)
         weights_finish_vecs(EXP2_VECS, stream, to + i, t + i, base, sum);
-    for (; i + V_LANES <= n; i += V_LANES)
-        weights_finish_vecs(1, stream, to + i, t + i, base, sum);
-    if (i < n) weights_finish_part(to + i, t + i, (int)(n - i), base, sum);
+    for (; i + LINE_FLOATS <= n; i += LINE_FLOATS)
+        weights_finish_vecs(LINE_FLOATS / V_LANES, stream, to + i, t + i, base, sum);
+    weights_finish_some(to + i, t + i, (int)(n - i), base, sum);
 }
 
 /* The weights of n values of t; `to` may be `t`. */
@@ -120,12 +130,14 @@ static void weights_zero(bool stream, float *to, int64_t n)
         memset(to, 0, (size_t)n * sizeof(float));
         return;
     }
-    /* A store of no lanes still brings its line into the cache, here one that nobody needs. */
-    int64_t i = until_aligned(to, n);
-    if (i > 0) v_store_part(to, (int)i, v_zero());
-    for (; i + V_LANES <= n; i += V_LANES)
+    /* No store of no lanes: it would bring in a line that nobody needs. */
+    const int64_t head = until_line(to, n), tail = (n - head) % LINE_FLOATS;
+    for (int64_t i = 0; i < head; i += V_LANES)
+        v_store_part(to + i, lanes_of((int)(head - i)), v_zero());
+    for (int64_t i = head; i < n - tail; i += V_LANES)
         v_stream(to + i, v_zero());
-    if (i < n) v_store_part(to + i, (int)(n - i), v_zero());
+    for (int64_t i = n - tail; i < n; i += V_LANES)
+        v_store_part(to + i, lanes_of((int)(n - i)), v_zero());
 }
 
 /* Whether the sequence's weights are too many for the caches. */
