@@ -224,7 +224,7 @@ static double burst(const struct unit unit)
     double now = begin;
     do {
         unit.run(STEPS);
-        flops += unit.flops * STEPS;
+        flops += unit.flops * (double)STEPS;
         now = probe_seconds();
     } while (now - begin < 1e-4);
     return 1e-9 * flops / (now - begin);

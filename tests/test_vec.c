@@ -332,7 +332,7 @@ static bool every_element_loads(const struct vec_ops *ops, const struct stored_l
     for (int64_t first = 0; first < load->values && ok; first++) {
         for (int i = 0; i < n; i++) {
             const uint16_t element = (uint16_t)((first + i * 257) % load->values); /* each lane has every one of them */
-            memcpy(edge.data + stored_bytes(load->type, i), &element, (size_t)stored_bytes(load->type, 1));
+            memcpy(edge.data + stored_bytes(load->type, i), &element, load->type == TRIL_I8 ? 1 : sizeof element);
         }
         for (int i = 0; i < ops->lanes; i++)
             want[i] = stored_value(load->type, edge.data, 1.0f, n == 1 ? 0 : i);
