@@ -161,8 +161,11 @@ stage() {
         export TRIL_TEST_SCALE=$slow TRIL_TEST_EVERY=$slow_every
         # Without optimisation a tier is as slow as under an emulator.
         case $1 in *-O0) TRIL_TEST_SCALE=$emulated TRIL_TEST_EVERY=$emulated_every ;; esac
-        CC=${1%-O*} configure "$1" -Doptimization="${1#*-O}" -Dtool=disabled -Dbench=disabled -Dneon_cross=disabled
-        run_tests "$1" bits,same-bits,dispatch,refuse,special,convert
+        # Once by a newer clang, which has its own mind about registers and the order of instructions.
+        compiler=${1%-O*} what=bits,same-bits,dispatch,refuse,special,convert
+        case $1 in clang-O2) compiler=clang-19 what=$what,hot-loops-avx2,hot-loops-avx512 ;; esac
+        CC=$compiler configure "$1" -Doptimization="${1#*-O}" -Dtool=disabled -Dbench=disabled -Dneon_cross=disabled
+        run_tests "$1" $what
         expect_tiers "$work/$1/tests/host/bits" "$TRIL_EXPECT_ISA" env
         ;;
     asan)

@@ -9,6 +9,7 @@
  * Parameters, set by the tier before inclusion:
  *   TILE_ROWS, TILE_VECS   the largest tile; it fills the register file
  *   TILE_STEPS             steps of k in a turn of a whole tile's loop, 1 or 4
+ *   TILE_OPAQUE(x)         may be missing: V_OPAQUE(x) in that loop
  *   V_LANES, V_REGS        floats in a vector, vector registers of the instruction set (vec_*.h)
  *   A_STEP, A_REGS         values of k in one register of A, registers of A alive at once (vec_*.h)
  *
@@ -22,13 +23,17 @@
 
 #include "vec.h"
 
+#ifndef V_OPAQUE
+#define V_OPAQUE(x) ((void)(x))
+#endif
+
 /* From which row on addresses are counted from another than row 0's: one register reaches three rows, itself and once
- * and twice the distance behind it, where V_OPAQUE keeps the compiler from sharing sums between more. */
-#ifdef V_OPAQUE
+ * and twice the distance behind it, where TILE_OPAQUE keeps the compiler from sharing sums between more. */
+#ifdef TILE_OPAQUE
 #define TILE_OTHER_ROWS 3
 #else
 #define TILE_OTHER_ROWS MAX_ROWS
-#define V_OPAQUE(x)     ((void)(x))
+#define TILE_OPAQUE(x)  ((void)(x))
 #endif
 
 #define MAX_ROWS 8
@@ -219,9 +224,9 @@ static ALWAYS_INLINE size_t tile_run(const bool pairs, const int first, const in
 {
     for (; TILE_STEPS > 1 && first == 0 && vecs == TILE_VECS && !pairs && k + TILE_STEPS <= end; k += TILE_STEPS) {
         const float *at = a + k, *other = at + TILE_OTHER_ROWS * a_row;
-        V_OPAQUE(at);
-        V_OPAQUE(other);
-        V_OPAQUE(b->data);
+        TILE_OPAQUE(at);
+        TILE_OPAQUE(other);
+        TILE_OPAQUE(b->data);
         tile_step(false, 0, vecs, false, at, other, a_row, b, acc, low);
         tile_step(false, 0, vecs, false, at + 1, other + 1, a_row, b, acc, low);
         tile_step(false, 0, vecs, false, at + 2, other + 2, a_row, b, acc, low);

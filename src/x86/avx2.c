@@ -12,10 +12,11 @@
  */
 #include "vec_avx2.h"
 
-#define TILE_ROWS  6
-#define TILE_VECS  2
-#define TILE_STEPS 4
-#define PACK_ASKS  1
+#define TILE_ROWS   6
+#define TILE_VECS   2
+#define TILE_STEPS  4
+#define TILE_OPAQUE V_OPAQUE
+#define PACK_ASKS   1
 
 #include "engine/attend.h"
 #include "engine/convert.h"
