@@ -21,9 +21,9 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 2' INT TERM
 
-# As meson builds the release: buildtype=release and common_args of meson.build.
+# As meson builds the release: the tiers' level and common_args of meson.build.
 # shellcheck disable=SC2086 # CC may carry arguments
-$cc -std=c11 -O3 -ffp-contract=off -fno-math-errno -fPIC -fvisibility=hidden -I"$here/../include" -I"$src" \
+$cc -std=c11 -O2 -ffp-contract=off -fno-math-errno -fPIC -fvisibility=hidden -I"$here/../include" -I"$src" \
     -S "$src/arm/neon.c" -o "$work/neon.s"
 
 # Cycles of one turn of the loop in file $2 on core $1.
