@@ -66,7 +66,7 @@ typedef enum tril_status {
     TRIL_ERR_ALIAS,    /* an output overlaps an input, another output or the workspace */
     TRIL_ERR_DTYPE,    /* not a dtype, layout, math mode or form of this version, or not one allowed for this operand */
     TRIL_ERR_PARAM,    /* scale, softcap or another number is NaN, infinite or out of its range */
-    TRIL_ERR_WORKSPACE,   /* the workspace is null or smaller than tril_workspace() says */
+    TRIL_ERR_WORKSPACE,   /* the workspace is null or smaller than tril_workspace() says, or a team's was not zeroed */
     TRIL_ERR_BLOCK_TABLE, /* a block number is negative or not below the number of blocks */
     TRIL_ERR_UNSUPPORTED, /* legal, but not built yet, or not possible on this machine */
     TRIL_STATUS_COUNT     /* how many codes there are; never returned */
@@ -303,8 +303,9 @@ TRIL_API tril_status tril_weights(const tril_attention *call, const tril_weights
  * the same status.
  *
  * workspace: tril_workspace(call, threads) bytes, which the host zeroes once in its life; then it serves any number of
- * calls of any shape, one after the other, at the same address, tril_attend() and tril_weights() among them. See
- * team_call for hosts whose threads do not all come to every call.
+ * calls of any shape, one after the other, at the same address, tril_attend() and tril_weights() among them. One whose
+ * first words are neither zero nor what such a call left there is refused with WORKSPACE by every thread of a team of
+ * two or more. See team_call for hosts whose threads do not all come to every call.
  * Errors as above, and SHAPE for a thread or a number of threads out of range. */
 TRIL_API tril_status tril_attend_team(const tril_attention *call, void *workspace, size_t bytes, int thread,
                                       int threads);

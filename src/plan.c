@@ -332,6 +332,23 @@ static void lay_out_area(struct tril_plan *plan, const tril_attention *call, con
     plan->area = at;
 }
 
+/* Floats of all states of a team's split units; negative if there can be no room for them. Where units of many rows
+ * stay whole, only a sequence's last chunk, which the walk comes to first, can be of few rows: the others, of which
+ * there may be billions, are passed by. */
+static int64_t all_states(const struct tril_plan *plan, const tril_attention *call)
+{
+    const bool last_only = plan->parts == 1 && plan->positions * plan->group > plan->few_rows;
+    struct tril_walk walk = {0};
+    while (next_unit(plan, call, &walk)) {
+        if (walk.states > INT64_MAX / 64) return -1;
+        if (last_only && !walk.unit.few) {
+            walk.chunk = 0;
+            walk.head = call->kv_heads;
+        }
+    }
+    return walk.states;
+}
+
 bool tril_plan_make(struct tril_plan *plan, const tril_attention *call, const tril_weights_out *weights,
                     const struct tril_blocking *blocking, int threads)
 {
@@ -360,14 +377,8 @@ bool tril_plan_make(struct tril_plan *plan, const tril_attention *call, const tr
     lay_out_area(plan, call, blocking, plan->positions * plan->group, all_few);
 
     if (threads > 1) cut_for_team(plan, call, step, threads);
-    int64_t states = 0;
-    if (threads > 1 && plan->splits) {
-        struct tril_walk walk = {0};
-        while (next_unit(plan, call, &walk)) {
-            if (walk.states > INT64_MAX / 64) return false;
-        }
-        states = walk.states;
-    }
+    const int64_t states = threads > 1 && plan->splits ? all_states(plan, call) : 0;
+    if (states < 0) return false;
     size_t at = sizeof(struct tril_team) / sizeof(float);
     plan->states = place(&at, states);
     plan->areas = at;

@@ -3,8 +3,20 @@
 /* Numbers that the library counts itself are above those of the hosts. */
 #define COUNTED (UINT64_C(1) << 62)
 
+/* No number that memory is likely to hold. */
+#define MARK UINT64_C(0x9d2c5680e7a1b34f)
+
 /* In tril_team.folded: a thread is at it. */
 #define FOLDING (UINT32_C(1) << 31)
+
+/* Who sees `turn` moved on sees the mark as well, for it is set before. */
+bool tril_team_was_zeroed(struct tril_team *team)
+{
+    uint64_t mark = atomic_load_explicit(&team->mark, memory_order_acquire);
+    if (mark == 0 && atomic_load_explicit(&team->turn, memory_order_acquire) == 0)
+        atomic_compare_exchange_strong(&team->mark, &mark, MARK);
+    return atomic_load_explicit(&team->mark, memory_order_acquire) == MARK;
+}
 
 int tril_team_join(struct tril_team *team, uint64_t number, int thread, int threads)
 {

@@ -21,6 +21,7 @@
 
 struct tril_team {
     _Alignas(TRIL_LINE) _Atomic uint64_t turn; /* the call's number * 2 + which claim counter */
+    _Atomic uint64_t mark;                     /* 0; of a workspace that a team has used, what team.c says */
     struct {
         _Alignas(TRIL_LINE) _Atomic uint64_t next; /* the task that nobody has begun */
     } claim[2];
@@ -32,6 +33,9 @@ struct tril_team {
 };
 _Static_assert(sizeof(struct tril_team) % TRIL_LINE == 0, "what follows is aligned");
 
+/* Whether the workspace was zeroed once, as far as its first words tell: with anything else in it threads could wait
+ * for ever for what nobody does. */
+bool tril_team_was_zeroed(struct tril_team *team);
 /* Joins call `number` (0: the thread's next one); says which claim counter serves it. */
 int tril_team_join(struct tril_team *team, uint64_t number, int thread, int threads);
 /* A task for the caller alone: 0, 1, 2 ... */

@@ -162,6 +162,8 @@ static tril_status run(const tril_attention *call, enum tril_operation operation
     if (status != TRIL_OK) return status;
 
     float *start = aligned(workspace), *area = start + plan.areas + (size_t)thread * plan.area;
+    struct tril_team *team = (struct tril_team *)(void *)start;
+    if (threads > 1 && !tril_team_was_zeroed(team)) return TRIL_ERR_WORKSPACE;
     int32_t *pages = (int32_t *)(void *)(area + plan.pages);
     status = tril_check_pages(&checked.call, pages);
     if (status != TRIL_OK) return status;
@@ -181,7 +183,7 @@ static tril_status run(const tril_attention *call, enum tril_operation operation
     if (threads == 1)
         do_all(&job, kernels, area);
     else
-        do_share(&job, kernels, (struct tril_team *)(void *)start, area, thread, threads);
+        do_share(&job, kernels, team, area, thread, threads);
     return TRIL_OK;
 }
 
@@ -288,7 +290,7 @@ const char *tril_status_text(tril_status status)
         [TRIL_ERR_ALIAS] = "an output or the workspace overlaps an input, another output or each other",
         [TRIL_ERR_DTYPE] = "a dtype, layout, math mode or form is unknown or not allowed for its operand",
         [TRIL_ERR_PARAM] = "a number is NaN, infinite or out of its range",
-        [TRIL_ERR_WORKSPACE] = "the workspace is null or too small",
+        [TRIL_ERR_WORKSPACE] = "the workspace is null or too small, or a team's that was not zeroed",
         [TRIL_ERR_BLOCK_TABLE] = "a block number is negative or not below the number of blocks",
         [TRIL_ERR_UNSUPPORTED] = "not built yet, or not possible on this machine",
     };

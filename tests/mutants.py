@@ -387,6 +387,7 @@ LIBRARY = [
     ('block_between_parts', 'plan.c', 'tril_unit_block(task, tril_part_begin(task, task->part));',
      'tril_unit_block(task, tril_part_begin(task, task->part) + (task->part == 2));'),
     ('rows_not_divided', 'fold.c', 'tril_divides(job, &whole) ? sum', 'tril_divides(job, &whole) && dim > 3 ? sum'),
+    ('states_passed_by', 'plan.c', 'if (last_only && !walk.unit.few) {', 'if (!walk.unit.few) {'),
     ('states_overlap', 'plan.c', 'walk->states += unit_states(plan, &walk->unit);', ''),
     ('range_token', 'plan.c', 'unit->token = seq->kv_first - seq->key_begin;', 'unit->token = seq->kv_first;'),
     ('range_end', 'plan.c', 'min_of(tril_key_end(seq), tril_view_of(call, seq, last).end)',

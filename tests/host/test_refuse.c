@@ -39,6 +39,7 @@ enum { ROW = DIM * 4, Q_TOKEN = HEADS * ROW, K_TOKEN = KV_HEADS * ROW, GAP = 102
 enum { WIDE = 32, PAGE = 16, PAGES = 6, TABLE = 24, LONG = 40, SHORT = 20 };
 enum { PAGE_BYTES = PAGE * K_TOKEN };
 enum { TREE_ROWS = 65, TREE_WORDS = 2 };
+enum { LINE = 64 }; /* what the workspace's beginning is rounded up to */
 
 /* Everything that a call may touch, in one piece, so that one comparison sees every write. */
 struct arena {
@@ -122,6 +123,7 @@ static tril_tensor tensor(const void *data, int64_t tokens, int64_t heads)
 static void set_up(void)
 {
     memset(&arena, 0xa5, sizeof(arena));
+    memset(arena.workspace, 0, 4 * LINE); /* a team's would be zeroed */
     for (int i = 0; i < QUERIES * HEADS * DIM; i++)
         (&arena.q[0][0][0])[i] = (float)(i * 37 % 64 - 32) / 16.0f;
     for (int i = 0; i < KEYS * KV_HEADS * DIM; i++) {
@@ -2494,6 +2496,65 @@ START_TEST(team)
 }
 END_TEST
 
+/* A team's workspace that plainly was never zeroed is refused by every thread, before and after calls that use it
+ * rightly; a single thread takes any. */
+START_TEST(workspace_never_zeroed)
+{
+    size_t bytes = 0;
+    ck_assert_int_eq(tril_workspace(&s.call, 2, &bytes), TRIL_OK);
+    char *room = malloc(bytes + LINE), *first = room, *was = malloc(bytes + LINE);
+    ck_assert_ptr_nonnull(room);
+    ck_assert_ptr_nonnull(was);
+    while ((uintptr_t)first % LINE != 0) /* where the library begins */
+        first++;
+    memcpy(&before, &arena, sizeof(arena));
+    for (int i = -1; i < 16; i++) {
+        memset(room, i < 0 ? 0xa5 : 0, bytes + LINE);
+        if (i >= 0) first[i] = 1;
+        memcpy(was, room, bytes + LINE);
+        for (int thread = 0; thread < 2; thread++) {
+            expect("never zeroed", "tril_attend_team", tril_attend_team(&s.call, first, bytes, thread, 2), WORKSPACE);
+            expect("never zeroed", "tril_weights_team", tril_weights_team(&s.call, &s.to, first, bytes, thread, 2),
+                   WORKSPACE);
+        }
+        ck_assert_msg(memcmp(was, room, bytes + LINE) == 0, "written to, byte %d", i);
+        ck_assert_int_eq(tril_attend(&s.call, first, bytes), TRIL_OK);
+        memcpy(&before, &arena, sizeof(arena));
+    }
+    memset(room, 0, bytes + LINE);
+    for (int turn = 0; turn < 3; turn++) {
+        ck_assert_int_eq(tril_attend_team(&s.call, first, bytes, turn % 2, 2), TRIL_OK);
+        ck_assert_int_eq(tril_attend(&s.call, first, bytes), TRIL_OK); /* keeps what the team has there */
+    }
+    first[8] ^= 1;
+    memcpy(&before, &arena, sizeof(arena));
+    expect("spoilt later", "tril_attend_team", tril_attend_team(&s.call, first, bytes, 0, 2), WORKSPACE);
+    free(was);
+    free(room);
+}
+END_TEST
+
+/* The size of a call of billions of queries is known at once: the test's time limit would end a walk over its tasks. */
+START_TEST(workspace_of_billions)
+{
+    static const int threads[] = {1, 2, 256};
+    s.call.q_heads = 65536;
+    s.call.kv_heads = 65536;
+    s.call.n_seqs = 2;
+    arena.seqs[0] = (tril_seq){.q_len = INT32_MAX, .kv_len = INT32_MAX};
+    arena.seqs[1] = (tril_seq){.q_first = INT32_MAX, .q_len = 1, .kv_len = 40};
+    for (int i = 0; i < 3; i++) {
+        size_t bytes = 0, one = 0;
+        ck_assert_int_eq(tril_workspace(&s.call, threads[i], &bytes), TRIL_OK);
+        s.call.n_seqs = 1;
+        ck_assert_int_eq(tril_workspace(&s.call, threads[i], &one), TRIL_OK);
+        s.call.n_seqs = 2;
+        ck_assert_uint_ge(bytes, one);
+        ck_assert_uint_gt(bytes, 0);
+    }
+}
+END_TEST
+
 /* How many bytes `threads` threads need, at least as many as one. */
 static size_t room_for(int threads)
 {
@@ -3162,6 +3223,8 @@ int main(void)
     tcase_add_test(tcase, nothing_to_do);
     tcase_add_test(tcase, no_keys);
     tcase_add_test(tcase, team);
+    tcase_add_test(tcase, workspace_never_zeroed);
+    tcase_add_test(tcase, workspace_of_billions);
     tcase_add_test(tcase, workspace_never_shrinks);
     tcase_add_loop_test(tcase, one_field_of_a_merge, 0, (int)(sizeof(merge_faults) / sizeof(merge_faults[0])));
     tcase_add_test(tcase, merge_of_nothing);
