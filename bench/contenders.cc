@@ -28,11 +28,11 @@ void ReadCall::part(int thread) const
 
 void ReadCall::run()
 {
+    const auto each = [](void *c, int thread) { static_cast<ReadCall *>(c)->part(thread); };
     if (threads == 1)
         probe_read(data.data(), size_t(data.bytes()));
     else
-        team_run(
-            team->get(), [](void *c, int thread) { static_cast<ReadCall *>(c)->part(thread); }, this);
+        team_run(team->get(), each, this);
 }
 
 gate_contender ReadCall::contender()
@@ -115,8 +115,8 @@ void TierCall::share(int thread)
 void TierCall::run()
 {
     if (threads > 1) {
-        team_run(
-            team->get(), [](void *c, int thread) { static_cast<TierCall *>(c)->share(thread); }, this);
+        const auto each = [](void *c, int thread) { static_cast<TierCall *>(c)->share(thread); };
+        team_run(team->get(), each, this);
         return;
     }
     const tril_status s = to.data ? tril_weights(&call, &to, workspace.data(), workspace.size())

@@ -166,16 +166,10 @@ static void block_begin(size_t rows, float *row_max, float *row_sum)
 #if TILE_VECS > 2
 #define WIDTHS(pairs, prefix)                                                                                          \
     WIDTH(pairs, prefix, 1) WIDTH(pairs, prefix, 2) WIDTH(pairs, prefix, 3) WIDTH(pairs, prefix, 4)
-#define BY_WIDTH(name)                                                                                                 \
-    {                                                                                                                  \
-        name##_v1, name##_v2, name##_v3, name##_v4                                                                     \
-    }
+#define BY_WIDTH(name) name##_v1, name##_v2, name##_v3, name##_v4
 #else
 #define WIDTHS(pairs, prefix) WIDTH(pairs, prefix, 1) WIDTH(pairs, prefix, 2)
-#define BY_WIDTH(name)                                                                                                 \
-    {                                                                                                                  \
-        name##_v1, name##_v2                                                                                           \
-    }
+#define BY_WIDTH(name)        name##_v1, name##_v2
 #endif
 
 #define FULL_WIDTH_OF(prefix, vecs) prefix##vecs
@@ -185,13 +179,13 @@ static void block_begin(size_t rows, float *row_max, float *row_sum)
 /* Each math mode that the tier computes has its own functions; the other's stand in where none is ever called. */
 #if TIER_F32
 WIDTHS(false, )
-static void (*const scores_by_vecs[])(SCORES_ARGS) = BY_WIDTH(scores);
-static void (*const fold_by_vecs[])(FOLD_ARGS) = BY_WIDTH(fold);
+static void (*const scores_by_vecs[])(SCORES_ARGS) = {BY_WIDTH(scores)};
+static void (*const fold_by_vecs[])(FOLD_ARGS) = {BY_WIDTH(fold)};
 #endif
 #if TIER_BF16
 WIDTHS(true, pair_)
-static void (*const pair_scores_by_vecs[])(SCORES_ARGS) = BY_WIDTH(pair_scores);
-static void (*const pair_fold_by_vecs[])(FOLD_ARGS) = BY_WIDTH(pair_fold);
+static void (*const pair_scores_by_vecs[])(SCORES_ARGS) = {BY_WIDTH(pair_scores)};
+static void (*const pair_fold_by_vecs[])(FOLD_ARGS) = {BY_WIDTH(pair_fold)};
 #endif
 #if !TIER_F32
 #define scores_by_vecs pair_scores_by_vecs

@@ -187,10 +187,13 @@ static ALWAYS_INLINE void few_byte(const tril_dtype type, const int sides, vf t[
                                    const vf scale[FEW_SIDES], vf keys[FEW_SIDES])
 {
     UNROLL
-    for (int i = 0; i < sides; i++)
-        keys[i] = v_mul(scale[i], type == TRIL_Q4_0 ? v_word_u4(t[i][u / 4], u % 4)
-                                  : type == TRIL_Q8_0 ? v_word_top(t[i][u / 4], u % 4)
-                                                      : v_word_i8(t[i][u / 4], u % 4));
+    for (int i = 0; i < sides; i++) {
+        const vf four = t[i][u / 4];
+        vf x = v_word_i8(four, u % 4);
+        if (type == TRIL_Q4_0) x = v_word_u4(four, u % 4);
+        if (type == TRIL_Q8_0) x = v_word_top(four, u % 4);
+        keys[i] = v_mul(scale[i], x);
+    }
 }
 
 /* The bytes `at` ... at + 15 of the rows: 16 values, or, where they are halves of bytes, 32. */

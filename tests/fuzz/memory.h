@@ -73,14 +73,11 @@ struct field {
     bool real;
 };
 
-#define INTEGER(type, name)                                                                                            \
-    {                                                                                                                  \
-        offsetof(type, name), sizeof(((type *)0)->name), false                                                         \
-    }
-#define REAL(type, name)                                                                                               \
-    {                                                                                                                  \
-        offsetof(type, name), sizeof(((type *)0)->name), true                                                          \
-    }
+/* clang-format off */
+/* Its versions disagree about braces in a macro. */
+#define INTEGER(type, name) {offsetof(type, name), sizeof(((type *)0)->name), false}
+#define REAL(type, name)    {offsetof(type, name), sizeof(((type *)0)->name), true}
+/* clang-format on */
 
 /* One of the fields changes, as m->changes says. */
 void change(struct memory *, void *in, const struct field *fields, size_t n);
