@@ -196,7 +196,7 @@ static void big_free(struct big *b)
 
 static double flops(int heads, int tokens)
 {
-    return 4.0 * DIM * heads * (0.5 * tokens * (tokens + 1));
+    return 4.0 * (double)DIM * heads * (0.5 * tokens * (tokens + 1));
 }
 
 static void show_turn(void *context)
