@@ -3,6 +3,7 @@
 runs must print the same hash. Also with shards that are empty, and with processes that use different tiers.
 
     ring.py MPIEXEC RING
+    ring.py --as TIER,TIER,... COMMAND ...     COMMAND with TRIL_ISA as this process's rank says: what the launcher starts
 """
 import os
 import subprocess
@@ -36,14 +37,24 @@ SETTINGS = {
 }
 
 
+# What launchers tell a process its rank by: Open MPI; MPICH and its kin.
+RANKS = ['OMPI_COMM_WORLD_RANK', 'PMI_RANK', 'PMIX_RANK']
+
+
+def run_as(tiers, command):
+    """Not by a command for each process with colons between them: Open MPI 5.0.7 crashes at that."""
+    rank = next((os.environ[name] for name in RANKS if name in os.environ), None)
+    if rank is None:
+        sys.exit('ring.py: none of %s is set' % ', '.join(RANKS))
+    os.execvpe(command[0], command, dict(os.environ, TRIL_ISA=tiers[int(rank)]))
+
+
 def ring(mpiexec, processes, *arguments):
     """processes: for each the TRIL_ISA that is its ceiling, or None. Returns the hash."""
-    command = [mpiexec]
-    if not any(processes):
-        command += ['-n', str(len(processes))] + list(arguments)
-    else:
-        for tier in processes:
-            command += ([':'] if len(command) > 1 else []) + ['-n', '1', 'env', 'TRIL_ISA=' + tier] + list(arguments)
+    command = [mpiexec, '-n', str(len(processes))]
+    if any(processes):
+        command += [sys.executable, os.path.realpath(__file__), '--as', ','.join(processes)]
+    command += arguments
     print('$ ' + ' '.join(command), flush=True)
     with tempfile.TemporaryDirectory() as folder:  # the launcher's own files, which it leaves behind when it is killed
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, universal_newlines=True,
@@ -56,6 +67,8 @@ def ring(mpiexec, processes, *arguments):
 
 
 def main():
+    if sys.argv[1] == '--as':
+        run_as(sys.argv[2].split(','), sys.argv[3:])
     mpiexec, exe = sys.argv[1:]
     # 1100 tokens are 5 blocks of keys, the last one short: shards of 1 or 2 blocks on 4 processes.
     hashes = {ring(mpiexec, [None] * n, exe, '1100') for n in (1, 2, 3, 4)}
