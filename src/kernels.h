@@ -17,6 +17,10 @@
 #ifndef TRIL_KERNELS_H
 #define TRIL_KERNELS_H
 
+#ifdef __FAST_MATH__ /* in a host's own build of these files */
+#error "the library's bits need -fno-fast-math, and -ffp-contract=off"
+#endif
+
 #include "formats.h"
 #include "plan.h"
 #include "scale.h"

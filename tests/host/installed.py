@@ -73,6 +73,7 @@ def main():
     parser.add_argument('--tool', action='store_true')
     parser.add_argument('--cmake')
     options = parser.parse_args()
+    os.environ.setdefault('CMAKE_GENERATOR', 'Ninja')  # which is there where meson is
 
     with tempfile.TemporaryDirectory() as root:
         run(shlex.split(options.meson) + ['install', '--no-rebuild', '--quiet', '-C', options.build, '--destdir', root])

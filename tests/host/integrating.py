@@ -82,7 +82,7 @@ def main():
         root_of_pc = os.path.join(root, 'installed')
         shutil.copy(os.path.join(TOP, 'python', 'tril.py'), folder)
         environment = dict(os.environ, CC=' '.join(options.cc), PREFIX=prefix, LD_LIBRARY_PATH=library,
-                           PKG_CONFIG_LIBDIR=pc, PKG_CONFIG_SYSROOT_DIR=root_of_pc,
+                           PKG_CONFIG_LIBDIR=pc, PKG_CONFIG_SYSROOT_DIR=root_of_pc, CMAKE_GENERATOR='Ninja',
                            PATH=os.pathsep.join([programs, os.path.join(prefix, 'bin'), os.environ['PATH']]))
         general, printed, scripts = None, None, 0
         for block in blocks:
