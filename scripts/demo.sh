@@ -1,5 +1,5 @@
 #!/bin/sh
-# The main job on real input, from a fresh Debian 12:  sh scripts/demo.sh
+# The main job on real input, from a fresh Debian 12 or 13:  sh scripts/demo.sh
 # Installs what is missing, builds in build-demo/, and runs `tril demo` on data/; the picture lands in build-demo/. Then
 # a small language model writes with the library's attention. Arguments go to `tril demo` (--help tells which).
 set -eu

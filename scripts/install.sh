@@ -9,7 +9,8 @@ for use in build "$@"; do
     # shellcheck disable=SC2013 # a word is a line here
     for package in $(awk -v use="$use" '$1 !~ /^#/ && ("," $2 ",") ~ ("," use ",") { print $1 }' "$here/packages.txt"); do
         status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
-        [ "$status" = installed ] || missing="$missing $package"
+        [ "$status" = installed ] && continue
+        case "$missing " in *" $package "*) ;; *) missing="$missing $package" ;; esac
     done
 done
 [ -n "$missing" ] || exit 0
