@@ -97,7 +97,7 @@ void TierCall::fit_workspace()
     size_t bytes = 0;
     use();
     if (status == TRIL_OK) status = tril_workspace(&call, threads, &bytes);
-    workspace.resize(bytes); // zeros, as a team wants it
+    workspace.assign(bytes, 0); // zeros, as a team wants it
 }
 
 void TierCall::use()
