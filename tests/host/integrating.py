@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Extracts the programs, project files and commands of docs/integrating.md, and runs them as a reader would, against an
-installed library and, as a subproject, the sources.
+installed library and, as a subproject and by CMake, the sources. What CMake makes of these must have all files and
+tiers, and the bits.
 
     integrating.py --meson MESON --build DIR --document FILE.md --python PYTHON --cc CC [ARGUMENT ...]
 
@@ -47,6 +48,16 @@ def run(text, folder, environment):
     return done.stdout
 
 
+def from_sources(text):
+    """What tril.cmake leaves out: of the C files, and of the tiers that may be built in."""
+    paths = [os.path.relpath(os.path.join(folder, name), TOP) for folder, _, names in os.walk(os.path.join(TOP, 'src'))
+             for name in names if name.endswith('.c')]
+    with open(os.path.join(TOP, 'src', 'dispatch.c')) as f:
+        tiers = re.findall(r'^#ifdef (TRIL_HAVE_\w+)$', f.read(), re.M)
+    words = set(re.findall(r'\w[\w./-]*', text.replace('${TRIL}/', '')))
+    return [word for word in paths + tiers if word not in words]
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('--meson', required=True)
@@ -88,8 +99,11 @@ def main():
         for block in blocks:
             text = block.group('text')
             if block.group('name'):
+                os.makedirs(os.path.dirname(os.path.join(folder, block.group('name'))), exist_ok=True)
                 with open(os.path.join(folder, block.group('name')), 'w') as f:
                     f.write(text)
+                if block.group('name') == 'tril.cmake' and from_sources(text):
+                    sys.exit('integrating.py: not in tril.cmake: ' + ' '.join(from_sources(text)))
             elif block.group(1) == 'run':
                 printed = run(text, folder, environment)
                 scripts += 1
@@ -99,6 +113,8 @@ def main():
                 general = text
             elif printed != text:
                 sys.exit('integrating.py: it should have printed\n' + text)
+        run('cc -I%s %s build-sources/libtril.a -o bits && ./bits' %
+            (os.path.join(TOP, 'include'), os.path.join(TOP, 'tests', 'host', 'bits.c')), folder, environment)
         print('%d scripts ran' % scripts)
 
 
