@@ -26,7 +26,7 @@ static int64_t max_of(int64_t a, int64_t b)
 /* n >= 0. Without a division where one will do: a call of one token has seen nine of them. */
 static int64_t ceil_div(int64_t n, int64_t by)
 {
-    return n <= by ? n > 0 : (n + by - 1) / by;
+    return n <= by ? n > 0 : (n - 1) / by + 1;
 }
 
 static int64_t round_up(int64_t n, int64_t to)
