@@ -95,7 +95,8 @@ def shared(header, path, version_script=None):
 def dll(header, path):
     text = run('OBJDUMP', 'objdump', '-p', path)
     names = text.split('[Ordinal/Name Pointer] Table', 1)[1].split('\n\n', 1)[0]
-    wrong = differ('exported', set(re.findall(r'^\s*\[\s*\d+\]\s+(\w+)$', names, re.M)), promised(header))
+    line = r'^\s*\[\s*\d+\](?:\s+\+base\[\s*\d+\]\s+[0-9a-f]+)?\s+(\w+)$'  # binutils 2.40 and 2.44
+    wrong = differ('exported', set(re.findall(line, names, re.M)), promised(header))
     needed = set(re.findall(r'DLL Name: (\S+)', text))
     wrong += ['needed: %s' % name for name in sorted(needed) if name.lower() not in ('kernel32.dll', 'msvcrt.dll')]
     moves = 0
