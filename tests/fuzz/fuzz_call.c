@@ -138,6 +138,10 @@ static const struct field call_fields[] = {CALL(struct_size),
                                            CALL(sink_tokens),
                                            CALL(tree_row_stride),
                                            CALL(tree_bytes)};
+/* What keeps the library inside its operands comes up more often. */
+static const struct field extent_fields[] = {CALL(q.bytes),   CALL(k.bytes),        CALL(v.bytes),
+                                             CALL(out.bytes), CALL(k.scales_bytes), CALL(v.scales_bytes),
+                                             CALL(tree_bytes)};
 static const struct field seq_fields[] = {
     INTEGER(tril_seq, q_first),   INTEGER(tril_seq, q_len),   INTEGER(tril_seq, kv_len), INTEGER(tril_seq, kv_first),
     INTEGER(tril_seq, key_begin), INTEGER(tril_seq, key_end), INTEGER(tril_seq, prefix)};
@@ -151,8 +155,8 @@ static void change_some(struct fuzz *f)
 {
     for (int64_t n = take_below(&f->memory.changes, 5) - 1; n > 0; n--) {
         switch (take_below(&f->memory.changes, 4)) {
-        case 0:
-        case 1: change(&f->memory, &f->attention, call_fields, COUNT(call_fields)); break;
+        case 0: change(&f->memory, &f->attention, call_fields, COUNT(call_fields)); break;
+        case 1: change(&f->memory, &f->attention, extent_fields, COUNT(extent_fields)); break;
         case 2:
             if (f->n_seqs > 0)
                 change(&f->memory, &f->seqs[take_below(&f->memory.changes, f->n_seqs)], seq_fields, COUNT(seq_fields));
