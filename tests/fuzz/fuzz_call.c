@@ -342,7 +342,9 @@ static void try_call(struct fuzz *f)
             memory_restore(m);
             const tril_status got = run(f, weights, workspace, whole ? bytes : 0, threads);
             free(workspace);
-            if (!weights && sized != TRIL_OK && got != sized) broken("tril_workspace() and the call disagree");
+            /* Without values tril_workspace() takes the call for one of weights, and looks at less of it. */
+            const bool same_question = !weights && f->attention.call.v_dim != 0;
+            if (same_question && sized != TRIL_OK && got != sized) broken("tril_workspace() and the call disagree");
             if (got != TRIL_OK && !memory_unchanged(m)) broken("an error changed something");
             if (!whole) continue; /* a call without a workspace says so, if nothing else is wrong */
             if (tier == 0 && threads == 1) {
