@@ -241,7 +241,7 @@ static void make_memory(struct fuzz *f)
 }
 
 /* One pointer of the call becomes null, is moved by a byte, or takes another's place. */
-static void change_pointer(struct fuzz *f)
+static void change_pointer(struct fuzz *f, bool weights)
 {
     tril_attention *call = &f->attention.call;
     char **pointers[] = {(char **)(void *)&call->q.data,   (char **)(void *)&call->k.data,
@@ -253,7 +253,7 @@ static void change_pointer(struct fuzz *f)
     const int64_t which = take_below(&f->memory.changes, COUNT(pointers));
     const int64_t other = take_below(&f->memory.changes, f->memory.n_regions);
     char **p = pointers[which];
-    const struct region *r = &f->memory.regions[other];
+    struct region *r = &f->memory.regions[other];
     switch (take_below(&f->memory.changes, 8)) {
     case 5: *p = NULL; break;
     case 6:
@@ -264,6 +264,7 @@ static void change_pointer(struct fuzz *f)
         if (which >= (int64_t)COUNT(extents)) break;
         *p = r->now;
         *extents[which] = (int64_t)r->bytes;
+        if (extents[which] == &call->out.bytes && !weights) r->type = call->out.dtype; /* whose NaN are alike */
         break;
     default: break;
     }
@@ -323,7 +324,7 @@ static void try_call(struct fuzz *f)
     change_some(f);
     f->attention.call.seqs = f->seqs;
     make_memory(f);
-    change_pointer(f);
+    change_pointer(f, weights);
     int64_t units;
     const bool runs = work_of(f, &units) < MOST_WORK && f->memory.owns_all;
     if (units >= MOST_UNITS) team = 1;
