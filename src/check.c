@@ -63,6 +63,12 @@ static bool strides_fit(int64_t n, int64_t stride, int64_t width, bool may_repea
     return n <= 1 || stride >= width || (may_repeat && stride == 0);
 }
 
+/* Whether so many bytes from there on are more than addresses reach, of 32 bits, too. */
+static bool passes_the_end(uintptr_t begin, int64_t bytes)
+{
+    return (uint64_t)bytes > UINTPTR_MAX - begin;
+}
+
 static tril_status check_rows(const struct rows *x, struct tril_checked *checked)
 {
     if (x->token_stride < 0 || x->head_stride < 0) return TRIL_ERR_STRIDE;
@@ -79,7 +85,7 @@ static tril_status check_rows(const struct rows *x, struct tril_checked *checked
     TRY(mul_add(x->heads - 1, x->head_stride, x->width, &one_token));
     TRY(mul_add(x->tokens - 1, x->token_stride, x->width, &one_head));
     TRY(mul_add(x->tokens - 1, x->token_stride, one_token, &end));
-    if ((uintptr_t)x->data > UINTPTR_MAX - (uintptr_t)end) return TRIL_ERR_OVERFLOW;
+    if (passes_the_end((uintptr_t)x->data, end)) return TRIL_ERR_OVERFLOW;
     const bool by_token = strides_fit(x->tokens, x->token_stride, one_token, false);
     const bool by_head = strides_fit(x->heads, x->head_stride, one_head, false);
     const bool repeats = x->token_stride == 0 || x->head_stride == 0; /* strides_fit() has asked whether they may */
@@ -105,7 +111,7 @@ static tril_status repeat(struct tril_checked *checked, int64_t parts, int64_t s
     int64_t end;
     if (stride < (int64_t)region->bytes) return TRIL_ERR_STRIDE;
     TRY(mul_add(parts - 1, stride, (int64_t)region->bytes, &end));
-    if (region->begin > UINTPTR_MAX - (uintptr_t)end) return TRIL_ERR_OVERFLOW;
+    if (passes_the_end(region->begin, end)) return TRIL_ERR_OVERFLOW;
     if (end > bytes) return TRIL_ERR_EXTENT;
     region->bytes = (uint64_t)end;
     region->period = 0; /* what lies between counts as written */
@@ -254,7 +260,7 @@ static tril_status repeat_blocks(struct tril_checked *checked, int64_t blocks, i
     const bool by_block = block_stride >= (int64_t)region->bytes;
     const bool by_head = block_stride >= one_head && head_stride >= head_end;
     if (blocks > 1 && !by_block && !by_head) return TRIL_ERR_STRIDE;
-    if (region->begin > UINTPTR_MAX - (uintptr_t)end) return TRIL_ERR_OVERFLOW;
+    if (passes_the_end(region->begin, end)) return TRIL_ERR_OVERFLOW;
     if (end > bytes) return TRIL_ERR_EXTENT;
     region->bytes = (uint64_t)end;
     region->period = 0; /* what lies between counts as read */
@@ -303,7 +309,7 @@ static tril_status check_scales(const tril_tensor *x, const struct tokens *t, st
     if (t->blocks == 0 || checked->n_regions == before) return TRIL_OK;
     struct tril_region *region = &checked->regions[checked->n_regions - 1];
     TRY(mul_add(t->blocks - 1, x->scale_block_stride, (int64_t)region->bytes, &end));
-    if (region->begin > UINTPTR_MAX - (uintptr_t)end) return TRIL_ERR_OVERFLOW;
+    if (passes_the_end(region->begin, end)) return TRIL_ERR_OVERFLOW;
     if (end > x->scales_bytes) return TRIL_ERR_EXTENT;
     region->bytes = (uint64_t)end;
     region->period = 0;
@@ -452,7 +458,7 @@ static bool table_overlaps(const tril_attention *call, const struct tril_region 
     return false;
 }
 
-/* Every written region against every other. */
+/* Every written region against every other. The first one is q's. */
 static tril_status check_aliases(const struct tril_checked *checked)
 {
     const tril_attention *call = &checked->call;
@@ -463,9 +469,8 @@ static tril_status check_aliases(const struct tril_checked *checked)
         for (int j = 0; j < checked->n_regions; j++) {
             const struct tril_region *other = &checked->regions[j];
             if (j == i || !overlap(to, other)) continue;
-            const bool q_and_out = (call->flags & TRIL_BLOCKWISE) == 0 && other->begin == (uintptr_t)call->q.data &&
-                                   to->begin == (uintptr_t)call->out.data && other->bytes == to->bytes &&
-                                   !other->written;
+            const bool q_and_out = j == 0 && (call->flags & TRIL_BLOCKWISE) == 0 &&
+                                   to->begin == (uintptr_t)call->out.data && other->bytes == to->bytes;
             if (!(q_and_out && same_memory(call))) return TRIL_ERR_ALIAS;
         }
     }
@@ -624,15 +629,16 @@ tril_status tril_check_merge(const tril_partial *parts, int64_t n, int64_t rows,
     return TRIL_OK;
 }
 
-/* Whether an I8 cache has its scales between its rows: neither is then in the other's way, though their extents
- * overlap.
+/* Whether an I8 cache has a scale behind each of its rows, before the next token's and the next head's: neither is then
+ * in the other's way, though their extents overlap.
  */
-static bool scales_between_rows(const tril_tensor *x, int64_t dim)
+static bool scales_between_rows(const tril_tensor *x, int64_t tokens, int64_t heads, int64_t dim)
 {
     const uint64_t shift = (uintptr_t)x->scales - (uintptr_t)x->data; /* huge where scales lie before */
+    const uint64_t end = shift + sizeof(float);
     return x->dtype == TRIL_I8 && x->layout == TRIL_ROWS && x->scale_token_stride == x->token_stride &&
            x->scale_head_stride == x->head_stride && shift >= (uint64_t)dim &&
-           shift + sizeof(float) <= (uint64_t)x->head_stride;
+           (tokens == 1 || end <= (uint64_t)x->token_stride) && (heads == 1 || end <= (uint64_t)x->head_stride);
 }
 
 tril_status tril_check_append(const tril_tensor *cache, int64_t at, const tril_tensor *from, int64_t from_token,
@@ -657,7 +663,7 @@ tril_status tril_check_append(const tril_tensor *cache, int64_t at, const tril_t
     TRY(check_tensor(cache, &result, &checked));
     for (int i = first_written; i < checked.n_regions; i++) {
         for (int j = 0; j < i; j++) {
-            if (j >= first_written && scales_between_rows(cache, dim)) continue;
+            if (j >= first_written && scales_between_rows(cache, result.n, kv_heads, dim)) continue;
             if (overlap(&checked.regions[i], &checked.regions[j])) return TRIL_ERR_ALIAS;
         }
     }

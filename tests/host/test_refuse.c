@@ -2264,6 +2264,18 @@ START_TEST(out_exactly_over_q)
     s.call.out.data = arena.q;
     s.call.v_dim = DIM - 1;
     expect_all("shorter rows", ALIAS, OK, OK);
+
+    /* Keys or values may be q's rows, and out, but not both: they are read while out is written. */
+    for (int values = 0; values < 2; values++) {
+        set_up();
+        arena.seqs[0] = (tril_seq){.q_len = QUERIES, .kv_len = QUERIES};
+        s.call.n_seqs = 1;
+        s.call.kv_heads = HEADS;
+        s.call.k = s.call.v = s.call.q;
+        *(values ? &s.call.k.data : &s.call.v.data) = arena.out;
+        s.call.out.data = arena.q;
+        expect_all(values ? "v and out over q" : "k and out over q", ALIAS, OK, OK);
+    }
 }
 END_TEST
 
@@ -2567,6 +2579,41 @@ static size_t room_for(int threads)
 
 /* For one thread the size never shrinks, whatever grows; teams, which split keys only where there is not enough other
  * work, need no less than one thread. */
+/* Heads of K lie together and those of V do not: a size for both serves weights, which look at K alone. */
+START_TEST(workspace_of_heads_apart)
+{
+    enum { Q = 32, KV = 8, N = 200000, ROWS = Q * 4 };
+    static float q[Q], out[Q];
+    const tril_seq seq = {.q_len = 1, .kv_len = N};
+    float *k = calloc(N * KV, sizeof(float)), *weights = malloc((size_t)N * ROWS);
+    const tril_attention call = {
+        .struct_size = sizeof(call),
+        .q_heads = Q,
+        .kv_heads = KV,
+        .qk_dim = 1,
+        .v_dim = 1,
+        .q = {.data = q, .bytes = sizeof(q), .token_stride = sizeof(q), .head_stride = 4},
+        .k = {.data = k, .bytes = N * KV * 4, .token_stride = KV * 4, .head_stride = 4},
+        .v = {.data = k, .bytes = N * KV * 4, .token_stride = 4, .head_stride = N * 4},
+        .out = {.data = out, .bytes = sizeof(out), .token_stride = sizeof(out), .head_stride = 4},
+        .seqs = &seq,
+        .n_seqs = 1};
+    const tril_weights_out to = {.struct_size = sizeof(to),
+                                 .data = weights,
+                                 .bytes = (int64_t)N * ROWS,
+                                 .head_stride = N * 4,
+                                 .row_stride = N * 4};
+    size_t bytes = 0;
+    ck_assert_int_eq(tril_workspace(&call, 2, &bytes), TRIL_OK);
+    void *workspace = calloc(1, bytes);
+    ck_assert_int_eq(tril_weights_team(&call, &to, workspace, bytes, 0, 2), TRIL_OK);
+    ck_assert_int_eq(tril_attend_team(&call, workspace, bytes, 0, 2), TRIL_OK);
+    free(workspace);
+    free(weights);
+    free(k);
+}
+END_TEST
+
 START_TEST(workspace_never_shrinks)
 {
     static tril_seq seqs[64];
@@ -3017,6 +3064,20 @@ START_TEST(append_with_scales)
     a.cache.scales = &arena.wide_k[0][0][0] + WIDE / 4;
     a.cache.scales_bytes = 4 * (WIDE + 4) + 4;
     expect_append("I8", "a scale behind each row", OK);
+    a.cache.head_stride = a.cache.scale_head_stride = 5 * (WIDE + 4);
+    expect_append("I8", "a scale behind each row, a stride for more heads", OK);
+    /* The same of two heads, one behind the other; and then without room: it would be in the next token's row. */
+    a.kv_heads = 2;
+    a.cache.bytes += 5 * (WIDE + 4);
+    a.cache.scales_bytes += 5 * (WIDE + 4);
+    expect_append("I8", "a scale behind each row, head by head", OK);
+    a.cache.token_stride = a.cache.scale_token_stride = WIDE;
+    expect_append("I8", "a scale in the next token's row, two heads", ALIAS);
+    a.kv_heads = 1;
+    expect_append("I8", "a scale in the next token's row", ALIAS);
+    a.at = a.from_token = 0;
+    a.tokens = 1;
+    expect_append("I8", "a scale behind the only row", OK);
 }
 END_TEST
 
@@ -3225,6 +3286,7 @@ int main(void)
     tcase_add_test(tcase, team);
     tcase_add_test(tcase, workspace_never_zeroed);
     tcase_add_test(tcase, workspace_of_billions);
+    tcase_add_test(tcase, workspace_of_heads_apart);
     tcase_add_test(tcase, workspace_never_shrinks);
     tcase_add_loop_test(tcase, one_field_of_a_merge, 0, (int)(sizeof(merge_faults) / sizeof(merge_faults[0])));
     tcase_add_test(tcase, merge_of_nothing);
