@@ -284,7 +284,7 @@ stage() {
         sh scripts/cross.sh i386 "$work/cross-i386" || failed 1 'cross.sh i386'
         configure i386 --cross-file "$work/cross-i386/cross.ini" -Dtests=auto -Dtool=disabled -Dbench=disabled \
             -Dsimde=disabled -Dneon_cross=disabled -Dmutants=disabled
-        run_tests i386 same-bits,abi-callers,symbols-shared -t 4
+        run_tests i386 same-bits,sizes,abi-callers,symbols-shared -t 4
         expect_tiers "$work/i386/tests/host/bits" avx2 qemu-i386 -cpu max -L /usr/i686-linux-gnu
         expect_tiers "$work/i386/tests/host/bits" scalar qemu-i386 -cpu Nehalem -L /usr/i686-linux-gnu
         ;;

@@ -127,7 +127,7 @@ static TRIL_COLD void end_row(const struct tril_job *job, const struct tril_task
     whole.part = 0;
     whole.parts = 1;
     if (empty(sum)) {
-        if (job->weights == NULL) return; /* the caller's place has been blanked */
+        if (job->weights == NULL) return; /* the caller's place is blanked when the unit is done */
         sum = 0.0f;
     }
     if (tril_takes_sink(job, &whole)) {

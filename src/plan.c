@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "formats.h"
 #include "team.h"
 
 /* Tasks of a team are cut down to this many rows before their keys are split: below it packing a block of keys would
@@ -32,6 +33,13 @@ static int64_t ceil_div(int64_t n, int64_t by)
 static int64_t round_up(int64_t n, int64_t to)
 {
     return ceil_div(n, to) * to;
+}
+
+/* sum + a * b, or all that there is: then tasks are large. */
+static int64_t add_product(int64_t sum, int64_t a, int64_t b)
+{
+    int64_t product;
+    return __builtin_mul_overflow(a, b, &product) || __builtin_add_overflow(sum, product, &sum) ? INT64_MAX : sum;
 }
 
 static int log2_of(int64_t n)
@@ -147,7 +155,8 @@ static int64_t task_size(const struct tril_plan *plan, const struct tril_task *t
 {
     const bool across = task->first < task->gap && task->keys > task->gap_end;
     const int64_t keys = task->keys - task->first - (across ? task->gap_end - task->gap : 0);
-    return task->heads * task->queries * plan->group * (keys + 1);
+    const int64_t rows = task->heads * task->queries * plan->group;
+    return add_product(0, rows, keys + 1); /* of a whole sequence it may not fit */
 }
 
 /* Into how many parts the walk's unit is split. There may be no room to keep track of more: then it is not. */
@@ -238,13 +247,6 @@ struct work {
     int64_t cost;
 };
 
-/* sum + a * b, or all that there is: then tasks are large. */
-static int64_t add_product(int64_t sum, int64_t a, int64_t b)
-{
-    int64_t product;
-    return __builtin_mul_overflow(a, b, &product) || __builtin_add_overflow(sum, product, &sum) ? INT64_MAX : sum;
-}
-
 static TRIL_COLD struct work work_of(const struct tril_plan *plan, const tril_attention *call)
 {
     struct work work = {.cost = 1};
@@ -299,23 +301,23 @@ static TRIL_COLD void cut_for_team(struct tril_plan *plan, const tril_attention 
     plan->top = log2_of(max_of(work.largest / plan->parts, plan->splits ? share : max_of(work.few_largest, 1)));
 }
 
-/* Every region starts on a cache line. */
-static size_t place(size_t *at, int64_t floats)
+/* Every region starts on a cache line. Sums are of 64 bits on every machine: whether they fit is asked at the end. */
+static size_t place(uint64_t *at, int64_t floats)
 {
-    const size_t here = *at;
-    *at += (size_t)round_up(floats, 16);
-    return here;
+    const uint64_t here = *at;
+    *at += (uint64_t)round_up(floats, 16);
+    return (size_t)here;
 }
 
-/* One thread's area. Its size depends on the heads and on whether there are any tasks but of TRIL_FEW_ALWAYS rows,
- * nothing else. */
-static void lay_out_area(struct tril_plan *plan, const tril_attention *call, const struct tril_blocking *blocking,
-                         int64_t task_rows, bool all_few)
+/* One thread's area; how many floats it has. That depends on the heads and on whether there are any tasks but of
+ * TRIL_FEW_ALWAYS rows, nothing else. */
+static uint64_t lay_out_area(struct tril_plan *plan, const tril_attention *call, const struct tril_blocking *blocking,
+                             int64_t task_rows, bool all_few)
 {
     const int64_t few = plan->few_rows > 0 ? min_of(TRIL_FEW_ROWS_IN_ALL, plan->few_rows * call->kv_heads) : 0;
     const int64_t rows = all_few ? few : max_of(task_rows, few);
     const int64_t keys = all_few ? TRIL_FEW_STEP : (int64_t)TRIL_RUN_BLOCKS * TRIL_KEY_BLOCK;
-    size_t at = 0;
+    uint64_t at = 0;
     plan->v_panel = TRIL_KEY_BLOCK * TRIL_PANEL + 16;
     plan->q = place(&at, rows * call->qk_dim);
     plan->k = place(&at, (keys + TRIL_PANEL) * call->qk_dim); /* and room for rows that become the last panel */
@@ -329,7 +331,8 @@ static void lay_out_area(struct tril_plan *plan, const tril_attention *call, con
     for (int64_t i = 0; i < call->n_seqs && call->block_tokens > 0; i++)
         pages += tril_pages(call, &call->seqs[i]);
     plan->pages = place(&at, pages + 1); /* few rows ask for memory a page ahead, past the last one too */
-    plan->area = at;
+    plan->area = (size_t)at;
+    return at;
 }
 
 /* Floats of all states of a team's split units; negative if there can be no room for them. Where units of many rows
@@ -349,6 +352,18 @@ static int64_t all_states(const struct tril_plan *plan, const tril_attention *ca
     return walk.states;
 }
 
+/* Whether a token's heads lie together: memory is asked for from the first of them to the last. */
+static bool lie_together(const tril_tensor *x, int dim)
+{
+    const int64_t tokens = x->layout == TRIL_PANELS ? TRIL_PANEL : 1;
+    return x->head_stride / tokens <= x->token_stride && x->head_stride / tokens <= 2 * tril_row_bytes(x->dtype, dim);
+}
+
+bool tril_heads_together(const tril_attention *call)
+{
+    return lie_together(&call->k, call->qk_dim) && (call->v_dim == 0 || lie_together(&call->v, call->v_dim));
+}
+
 bool tril_plan_make(struct tril_plan *plan, const tril_attention *call, const tril_weights_out *weights,
                     const struct tril_blocking *blocking, int threads)
 {
@@ -363,9 +378,7 @@ bool tril_plan_make(struct tril_plan *plan, const tril_attention *call, const tr
     plan->positions = steps > 0 ? steps * step : 1;
     plan->v_row = round_up(call->v_dim, TRIL_PANEL);
     plan->few_rows = call->math == TRIL_MATH_F32 ? blocking->few_rows : 0;
-    const int64_t unit_tokens = call->k.layout == TRIL_PANELS ? TRIL_PANEL : 1;
-    const bool together = call->k.head_stride / unit_tokens <= call->k.token_stride;
-    plan->few_heads = together ? call->kv_heads : 1;
+    plan->few_heads = tril_heads_together(call) ? call->kv_heads : 1;
     plan->parts = 1;
     plan->few_share = plan->few_more = 0;
     plan->levels = 1;
@@ -374,16 +387,16 @@ bool tril_plan_make(struct tril_plan *plan, const tril_attention *call, const tr
     bool all_few = true;
     for (int64_t i = 0; i < call->n_seqs; i++)
         all_few = all_few && call->seqs[i].q_len * plan->group <= min_of(plan->few_rows, TRIL_FEW_ALWAYS);
-    lay_out_area(plan, call, blocking, plan->positions * plan->group, all_few);
+    const uint64_t area = lay_out_area(plan, call, blocking, plan->positions * plan->group, all_few);
 
     if (threads > 1) cut_for_team(plan, call, step, threads);
     const int64_t states = threads > 1 && plan->splits ? all_states(plan, call) : 0;
     if (states < 0) return false;
-    size_t at = sizeof(struct tril_team) / sizeof(float);
+    uint64_t at = sizeof(struct tril_team) / sizeof(float);
     plan->states = place(&at, states);
-    plan->areas = at;
+    plan->areas = (size_t)at;
     uint64_t bytes;
-    if (__builtin_mul_overflow((uint64_t)plan->area, (uint64_t)threads * sizeof(float), &bytes) ||
+    if (__builtin_mul_overflow(area, (uint64_t)threads * sizeof(float), &bytes) ||
         __builtin_add_overflow(bytes, at * sizeof(float) + 63, &bytes) || bytes > SIZE_MAX / 2)
         return false;
     plan->bytes = (size_t)bytes;

@@ -48,7 +48,7 @@ struct tril_plan {
     int64_t positions; /* query positions in a task; its rows are positions * group, ordered [position][query head] */
     int64_t v_row;     /* v_dim rounded up to whole panels, in floats */
     int64_t few_rows;  /* of the tier's blocking */
-    int64_t few_heads; /* K/V heads that a few-row task may take: more than 1 only where a token's heads lie together */
+    int64_t few_heads; /* K/V heads that a few-row task may take: more than 1 only where tril_heads_together() */
     int64_t parts;     /* the keys of a unit of many rows are split into so many tasks, as far as it has blocks */
     int64_t few_share; /* those of one of few rows into tasks of this size in the mean; 0: not at all */
     int64_t few_more;  /* added to its size before it is divided by that: what decides about a last part */
@@ -182,6 +182,8 @@ static inline bool tril_page_is_seen(const tril_attention *call, const tril_seq 
 /* TRIL_WEIGHTS_PACKED: where row i begins, in elements from the sequence's first row; i == q_len gives the size. */
 int64_t tril_packed_offset(const tril_attention *call, const tril_seq *seq, int64_t i);
 
+/* Whether a few-row task takes several heads. */
+bool tril_heads_together(const tril_attention *call);
 /* False where a size does not fit. */
 bool tril_plan_make(struct tril_plan *plan, const tril_attention *call, const tril_weights_out *weights,
                     const struct tril_blocking *blocking, int threads);

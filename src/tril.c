@@ -100,7 +100,7 @@ static void do_task(const struct tril_job *job, const struct tril_task *task, co
         kernels->weights(job, task, area);
         return;
     }
-    if (task->part == 0 && may_be_blank(job, task)) blank(job, task);
+    if (task->part == 0 && !tril_in_states(job, task) && may_be_blank(job, task)) blank(job, task);
     if (task->first < task->keys) kernels->attend(job, task, area);
 }
 
@@ -120,6 +120,8 @@ static void fold_made(const struct tril_job *job, const struct tril_task *task, 
     tril_team_made(team, task->made, task->part);
     for (int64_t part; (part = tril_team_turn(team, task->unit, task->made)) >= 0;) {
         tril_fold_part(job, task, part, kernels);
+        /* Not before: out may be q, whose rows the other parts read, those that see nothing too. */
+        if (part + 1 == task->parts && job->weights == NULL && may_be_blank(job, task)) blank(job, task);
         tril_team_folded(team, task->unit, part + 1 < task->parts ? part + 1 : 0);
     }
 }
@@ -195,9 +197,15 @@ tril_status tril_workspace(const tril_attention *call, int threads, size_t *byte
     tril_status status = tril_check_team(0, threads);
     if (status == TRIL_OK) status = tril_check_call(call, TRIL_SIZING, NULL, &checked);
     if (status != TRIL_OK) return status;
-    if (!tril_plan_make(&plan, &checked.call, NULL, &kernels_for(checked.call.math)->blocking, threads))
-        return TRIL_ERR_OVERFLOW;
-    *bytes = plan.bytes;
+    const struct tril_blocking *blocking = &kernels_for(checked.call.math)->blocking;
+    if (!tril_plan_make(&plan, &checked.call, NULL, blocking, threads)) return TRIL_ERR_OVERFLOW;
+    size_t most = plan.bytes;
+    if (threads > 1 && !tril_heads_together(&checked.call)) {
+        checked.call.v_dim = 0; /* weights may take heads together that V alone has apart */
+        if (!tril_plan_make(&plan, &checked.call, NULL, blocking, threads)) return TRIL_ERR_OVERFLOW;
+        if (plan.bytes > most) most = plan.bytes;
+    }
+    *bytes = most;
     return TRIL_OK;
 }
 

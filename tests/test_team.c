@@ -370,6 +370,35 @@ static bool in_one_workspace(struct pool *pool, struct rng *rng, enum coming com
     return ok;
 }
 
+/* Where V has heads in another order than K, tasks are of one head: memory is asked for from a token's first head to
+ * its last. */
+static bool heads_apart(const struct tiers *tiers)
+{
+    enum { HEADS = 4, TOKENS = 500, DIM = 32 };
+    struct rng rng = {0};
+    for (int i = 0; i < 3 * tiers->n; i++) {
+        struct problem *p = problem_new(HEADS, HEADS, DIM, DIM);
+        problem_seq(p, 0, 1, 0, TOKENS);
+        problem_fill(p, &rng, NORMAL);
+        problem_describe(p, "heads apart");
+        struct placed *x = placed_new(p, &contiguous, ATTEND);
+        tril_tensor *v = i % 3 == 1 ? &x->call.v : &x->call.k;
+        if (i % 3 > 0) {
+            v->head_stride = (int64_t)TOKENS * DIM * 4;
+            v->token_stride = (int64_t)DIM * 4;
+        }
+        struct tril_plan plan;
+        bool ok = use_tier(tiers->name[i / 3]);
+        const struct tril_blocking *blocking = &tril_kernels_in_use()->blocking;
+        ok = ok && (tril_plan_make(&plan, &x->call, NULL, blocking, 1) || broken("no plan"));
+        ok = ok && (plan.few_heads == (i % 3 == 0 ? HEADS : 1) || broken("tasks of %d heads", (int)plan.few_heads));
+        placed_free(x);
+        problem_free(p);
+        if (!ok) return false;
+    }
+    return true;
+}
+
 static bool one_workspace(const struct tiers *tiers, enum coming coming, int n)
 {
     struct rng rng;
@@ -416,6 +445,7 @@ static const struct check checks[] = {
     {"long_rows", long_rows},
     {"windows_between_parts", windows_between_parts},
     {"shared_out", shared_out},
+    {"heads_apart", heads_apart},
     {"counted", counted},
     {"some_never_come", some_never_come},
     {"numbered", numbered},
