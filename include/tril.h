@@ -120,10 +120,12 @@ typedef enum tril_math {
  * Q4_0, at data + t * token_stride + h * head_stride + i / 32 * size_of_block. data and strides are multiples of the
  * element's size, of 2 bytes for Q8_0 and Q4_0. */
 typedef struct tril_tensor {
-    const void *data;     /* element (token 0, head 0, dim 0); null is fine where the call needs no element */
-    int64_t bytes;        /* extent: nothing at or past data + bytes is touched */
-    int64_t token_stride; /* bytes from a token to the next; at least one head's row, or, K and V only, 0 */
-    int64_t head_stride;  /* bytes from a head to the next; likewise */
+    const void *data; /* element (token 0, head 0, dim 0); null is fine where the call needs no element */
+    int64_t bytes;    /* extent: nothing at or past data + bytes is touched */
+    /* Bytes from a token and from a head to the next. Where there is a next one: at least one head's row, with
+     * TRIL_PANELS from a head to the next 16 of them; or, K and V only, 0. */
+    int64_t token_stride;
+    int64_t head_stride;
     tril_dtype dtype;
     tril_layout layout;
     int64_t block_stride; /* paged K/V: bytes from a block of tokens to the next, at least one block's tokens; else 0 */
@@ -157,11 +159,12 @@ typedef struct tril_seq {
                        * 0 with pages */
     /* Of its keys only key_begin ... key_end - 1 take part, and k and v hold only these, from token kv_first on:
      * key_begin a multiple of TRIL_KEY_BLOCK, key_end too or kv_len, 0 <= key_begin <= key_end <= kv_len; a key_end of
-     * 0 stands for kv_len. Both 0: all. For tril_attend*() only; see tril_merge(). */
+     * 0 stands for kv_len. Both 0: all. For tril_attend*() only (else UNSUPPORTED); see tril_merge(). */
     int64_t key_begin;
     int64_t key_end;
-    /* Paged K/V, else null: where its keys lie, see TRIL_PANELS. The entries of positions key_begin ... key_end - 1 are
-     * read, once in a call; each is a block number, 0 ... n_blocks - 1 (BLOCK_TABLE). kv_first is then 0. */
+    /* Paged K/V, else null: where its keys lie, see TRIL_PANELS. The entries of those of positions key_begin
+     * ... key_end - 1 that any query sees are read, once in a call; each is a block number, 0 ... n_blocks - 1
+     * (BLOCK_TABLE). kv_first is then 0. */
     const int32_t *blocks;
     int64_t prefix; /* its first positions that see each other both ways, 0 ... kv_len; see "Who sees whom" */
 } tril_seq;
@@ -174,11 +177,11 @@ typedef struct tril_seq {
  * The window allows j if window is 0, or j > p - window, or j < sink_tokens: with a window of W a query sees W
  * positions at the most, p - W + 1 ... p, its own included, and the first sink_tokens ones beside them. The tree, where
  * there is one, decides about the sequence's last q_len tokens instead of j <= p, earlier ones too: query i sees token
- * kv_len - q_len + t if bit t of its row is set, its own token among them. Keys that no query of a task sees are not
- * read, nor are the entries of a block table for pages of such keys only: a host may free what has left every window.
- */
+ * kv_len - q_len + t if bit t of its row is set, its own token among them. What none of a sequence's queries sees is
+ * not read, by panels of 16 positions, 16 n ... 16 n + 15, nor are the entries of a block table for pages of which they
+ * see nothing: a host may free the pages that have left every window. */
 
-/* Flags of a call, for tril_merge(); tril_weights*() takes neither. */
+/* Flags of a call, for tril_merge(). out is then TRIL_F32 (DTYPE); tril_weights*() takes neither (UNSUPPORTED). */
 #define TRIL_UNNORMALISED 1u /* out holds O before the division by row_sum */
 #define TRIL_BLOCKWISE    2u /* with the other: a result of its own for every block of keys, see out_part_stride */
 
@@ -191,7 +194,8 @@ typedef struct tril_attention {
     int32_t q_heads;  /* query heads, 1 ... 65536, a multiple of kv_heads */
     int32_t kv_heads; /* K/V heads, >= 1; query head h uses K/V head h / (q_heads / kv_heads) */
     int32_t qk_dim;   /* size of a query's and a key's head, 1 ... TRIL_MAX_HEAD_DIM */
-    int32_t v_dim;    /* size of a value's and an output's head, likewise; tril_weights() ignores it */
+    int32_t v_dim;    /* size of a value's and an output's head, likewise; tril_weights() ignores it, and
+                       * tril_workspace() takes 0 for "weights alone" */
 
     tril_tensor q;  /* [token][q_heads][qk_dim] */
     tril_tensor k;  /* [token][kv_heads][qk_dim] */
@@ -210,13 +214,14 @@ typedef struct tril_attention {
     /* TRIL_BLOCKWISE, else 0. Part b of a sequence, the keys of its block key_begin / TRIL_KEY_BLOCK + b, has its O at
      * out.data + b * out_part_stride, and its row statistics (then not optional) at row_max and row_sum +
      * b * statistics_part_stride. Each part reaches as far as a whole result; out.bytes is the extent of all of them.
-     * out may not be q. */
+     * Parts that a sequence does not have, because it has fewer blocks than another or none, are left alone: who merges
+     * as many for all rows sets their row_sum to -0 first. out may not be q. */
     int64_t out_part_stride;        /* bytes */
     int64_t statistics_part_stride; /* floats, at least q_heads times the largest q_first + q_len */
 
     /* tril_*_team(): which call this is: the same number on each of its threads, one that no earlier call had in this
      * workspace, 1 ... 2^62: say a counter. 0: the library counts by itself, which needs every thread 0 ... threads - 1
-     * to come to every call, be it late (or some never to any). */
+     * to come to every call, be it late (or some never to any). One workspace may see both kinds of calls. */
     int64_t team_call;
 
     float scale; /* of the scores; 0 means 1 / sqrt(qk_dim). scale * log2(e) must be finite in f32. */
@@ -224,18 +229,18 @@ typedef struct tril_attention {
     /* What else models ask for; all 0 for none of it. All of them combine. With x = scale * q.k a score is
      *     softcap * tanh(x / softcap) + alibi_slopes[head] * (j - p)
      * for key j and a query at position p, each part only where asked for. */
-    float softcap;            /* > 0: see above; Gemma 2 */
+    float softcap;            /* > 0: see above; Gemma 2. softcap * log2(e) and scale / softcap must be finite. */
     int64_t window;           /* > 0: a query sees its last `window` positions, its own included; see "Who sees whom" */
     int64_t sink_tokens;      /* the first positions that stay visible behind a window; without one of no effect */
     const float *sink_logits; /* [q_heads], or null: e^(sink_logits[head]) joins the sum under each weight of the row,
-                               * as of one more key with a value of 0; GPT-OSS. Finite or -inf. With TRIL_UNNORMALISED
-                               * it is left out: merge a last part with O 0, row_max logit * log2(e) and row_sum 1, or
-                               * row_sum -0 for a logit of -inf. */
-    const float *alibi_slopes; /* [q_heads], or null; finite; BLOOM */
+                               * as of one more key with a value of 0; GPT-OSS. -inf, or finite times log2(e). With
+                               * TRIL_UNNORMALISED it is left out: merge a last part with O 0, row_max logit * log2(e)
+                               * and row_sum 1, or row_sum -0 for a logit of -inf. */
+    const float *alibi_slopes; /* [q_heads], or null; finite times log2(e); BLOOM */
     const uint64_t *tree;      /* or null: row q_first + i, in words of 64 bits, the lowest first; bit t: query i sees
                                 * token kv_len - q_len + t. Every sequence has q_len <= kv_len then. */
     int64_t tree_row_stride;   /* bytes from a row to the next, a multiple of 8, at least that of the longest q_len */
-    int64_t tree_bytes;        /* extent */
+    int64_t tree_bytes;        /* extent; each row's words are those of the longest q_len */
 } tril_attention;
 
 /* In which shape tril_weights() gives A. With columns(i) = max(0, kv_len - q_len + i + 1), one past the last key that
@@ -259,7 +264,8 @@ typedef enum tril_weights_form {
 typedef struct tril_weights_out {
     size_t struct_size;  /* sizeof(tril_weights_out) */
     void *data;          /* element (head 0, row 0, column 0) */
-    int64_t bytes;       /* extent; nothing at or past data + bytes is touched, nor any padding between rows */
+    int64_t bytes;       /* extent, each row as long as the longest; nothing at or past data + bytes is touched, nor any
+                          * padding between rows */
     int64_t head_stride; /* bytes from a query head's matrix to the next; rows of two heads must not overlap */
     int64_t row_stride;  /* bytes from a row to the next, at least the longest kv_len's elements; with PACKED 0 */
     int64_t last_rows;   /* COLUMN_SUMS: how many of each sequence's last queries; 0, or more than q_len: all. Else 0 */
@@ -351,11 +357,11 @@ TRIL_API tril_status tril_append(const tril_tensor *cache, int64_t at, const tri
  *   Q8_0  the same, the scale then stored as f16
  *   Q4_0  scale = x[j] / -8 with j the first of the largest |x|, stored as f16; value = the integer part of
  *         x * (1 / scale) + 8.5, at most 15
- * with a scale of 0 for a block of zeros. What a block becomes that has an infinity or NaN in it, or whose scale is too
- * large for f16, is the same on every tier, and else not defined. to_scale / from_scale: I8 only, the row's scale; else
- * ignored and may be null. n: 0 ... 2^31 - 1, a multiple of 32 for Q8_0 and Q4_0. The memory must not overlap, which is
- * not looked for, and is aligned as in tril_tensor. Errors: NULL, SHAPE, DTYPE (neither is F32, or one is unknown),
- * ALIGN. */
+ * with a scale of 0, and then values of 0, where it is 0 as computed. What a block becomes that has an infinity or NaN
+ * in it, whose scale is too large for f16, or so small that 1 / scale is infinite, is the same on every tier, and else
+ * not defined. to_scale / from_scale: I8 only, the row's scale; else ignored and may be null. n: 0 ... 2^31 - 1, a
+ * multiple of 32 for Q8_0 and Q4_0. The memory must not overlap, which is not looked for, and is aligned as in
+ * tril_tensor. Errors: NULL, SHAPE, DTYPE (neither is F32, or one is unknown), ALIGN. */
 TRIL_API tril_status tril_convert(void *to, tril_dtype to_dtype, float *to_scale, const void *from,
                                   tril_dtype from_dtype, const float *from_scale, int64_t n);
 

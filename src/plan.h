@@ -166,10 +166,11 @@ static inline int64_t tril_pages(const tril_attention *call, const tril_seq *seq
     return (end - 1) / call->block_tokens + 1 - tril_first_page(call, seq);
 }
 
-/* Whether any query sees a key of the page. */
+/* Whether any query sees a key of the page that is in the sequence's range. */
 static inline bool tril_page_is_seen(const tril_attention *call, const tril_seq *seq, int64_t page)
 {
-    const int64_t from = page * call->block_tokens, to = from + call->block_tokens;
+    const int64_t begins = page * call->block_tokens, ends = begins + call->block_tokens, end = tril_key_end(seq);
+    const int64_t from = begins > seq->key_begin ? begins : seq->key_begin, to = ends < end ? ends : end;
     if (call->tree == NULL) /* what the first query sees from its window on, the next ones see on and on */
         return from < tril_view_of(call, seq, seq->q_len - 1).sink || to > tril_view_of(call, seq, 0).begin;
     for (int64_t query = 0; query < seq->q_len; query++) {

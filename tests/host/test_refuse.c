@@ -2030,6 +2030,42 @@ START_TEST(block_tables_behind_a_window)
 }
 END_TEST
 
+/* A page that begins before the range: its first keys are sinks and take no part, its last ones have left the window.
+ */
+START_TEST(block_table_across_a_key_range)
+{
+    enum { TOKENS = 528, LAST = 771 };
+    static float kv[2][TOKENS][4], out[4], q[4] = {1.0f, 1.0f, 1.0f, 1.0f};
+    int32_t table[2] = {-1, 1};
+    tril_seq seq = {.q_len = 1, .kv_len = LAST, .key_begin = 512, .key_end = LAST, .blocks = table};
+    tril_attention call = {
+        .struct_size = sizeof(call),
+        .q_heads = 1,
+        .kv_heads = 1,
+        .qk_dim = 4,
+        .v_dim = 4,
+        .q = {.data = q, .bytes = sizeof(q), .token_stride = 16, .head_stride = 16},
+        .k = {.data = kv, .bytes = sizeof(kv), .token_stride = 16, .head_stride = 16, .block_stride = sizeof(kv[0])},
+        .out = {.data = out, .bytes = sizeof(out), .token_stride = 16, .head_stride = 16},
+        .seqs = &seq,
+        .n_seqs = 1,
+        .block_tokens = TOKENS,
+        .n_blocks = 2,
+        .window = LAST - TOKENS,
+        .sink_tokens = 5};
+    call.v = call.k;
+    size_t bytes = 0;
+    ck_assert_int_eq(tril_workspace(&call, 1, &bytes), TRIL_OK);
+    void *workspace = malloc(bytes);
+    ck_assert_int_eq(tril_attend(&call, workspace, bytes), TRIL_OK);
+    call.window++;
+    ck_assert_int_eq(tril_attend(&call, workspace, bytes), TRIL_ERR_BLOCK_TABLE);
+    table[0] = 0;
+    ck_assert_int_eq(tril_attend(&call, workspace, bytes), TRIL_OK);
+    free(workspace);
+}
+END_TEST
+
 START_TEST(block_tables_behind_a_tree)
 {
     static const struct unseen_pages cases[] = {
@@ -3267,6 +3303,7 @@ int main(void)
     tcase_add_loop_test(tcase, one_field_of_sums, 0, (int)(sizeof(sum_faults) / sizeof(sum_faults[0])));
     tcase_add_test(tcase, aliases_of_sums);
     tcase_add_test(tcase, block_tables_behind_a_window);
+    tcase_add_test(tcase, block_table_across_a_key_range);
     tcase_add_test(tcase, block_tables_behind_a_tree);
     tcase_add_test(tcase, tail_of_a_later_version);
     tcase_add_test(tcase, products_that_overflow);
