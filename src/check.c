@@ -179,10 +179,10 @@ static tril_status check_all_unused(const tril_attention *call, enum tril_operat
 
 static tril_status check_numbers(const tril_attention *call)
 {
-    if (!finite_f32(tril_log2(call->scale))) return TRIL_ERR_PARAM;
+    const float scale = tril_scale_or_default(call->scale, call->qk_dim);
+    if (!finite_f32(tril_log2(scale))) return TRIL_ERR_PARAM;
     if (!finite_f32(tril_log2(call->softcap)) || call->softcap < 0.0f) return TRIL_ERR_PARAM;
-    if (call->softcap > 0.0f && !finite_f32(tril_cap_scale(call->scale == 0.0f ? 1.0f : call->scale, call->softcap)))
-        return TRIL_ERR_PARAM;
+    if (call->softcap > 0.0f && !finite_f32(tril_cap_scale(scale, call->softcap))) return TRIL_ERR_PARAM;
     if (call->window < 0 || call->sink_tokens < 0) return TRIL_ERR_PARAM;
     return TRIL_OK;
 }
@@ -511,8 +511,8 @@ tril_status tril_check_call(const tril_attention *call, enum tril_operation oper
     /* Sizing without values is for weights alone. */
     if (operation == TRIL_SIZING && c->v_dim == 0) operation = TRIL_SIZING_WEIGHTS;
     TRY(check_enums(c, operation));
-    TRY(check_numbers(c));
     TRY(check_shape(c, operation));
+    TRY(check_numbers(c));
     TRY(check_seqs(c, &checked->query_tokens, &key_tokens, &blocks));
     if (c->team_call < 0 || c->team_call > MAX_CALL) return TRIL_ERR_SHAPE;
     if (c->out_part_stride < 0 || c->statistics_part_stride < 0) return TRIL_ERR_STRIDE;

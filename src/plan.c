@@ -355,8 +355,8 @@ static int64_t all_states(const struct tril_plan *plan, const tril_attention *ca
 /* Whether a token's heads lie together: memory is asked for from the first of them to the last. */
 static bool lie_together(const tril_tensor *x, int dim)
 {
-    const int64_t tokens = x->layout == TRIL_PANELS ? TRIL_PANEL : 1;
-    return x->head_stride / tokens <= x->token_stride && x->head_stride / tokens <= 2 * tril_row_bytes(x->dtype, dim);
+    const int64_t apart = x->head_stride / (x->layout == TRIL_PANELS ? TRIL_PANEL : 1);
+    return apart <= x->token_stride && apart <= 2 * tril_row_bytes(x->dtype, dim);
 }
 
 bool tril_heads_together(const tril_attention *call)

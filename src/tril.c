@@ -3,29 +3,10 @@
 #include "cpu.h"
 #include "dispatch.h"
 #include "fold.h"
+#include "scale.h"
 #include "team.h"
 
 #include <string.h>
-
-/* 1 / sqrt(n), rounded to float from double. Newton's iteration from above, where a power of two begins it, falls until
- * it stands, in IEEE arithmetic the same on every machine; the library thereby needs no libm. */
-static float one_over_root(int n)
-{
-    int above = 1;
-    while (above * above < n)
-        above *= 2;
-    double x = above, next = 0.5 * (x + n / x);
-    while (next < x) {
-        x = next;
-        next = 0.5 * (x + n / x);
-    }
-    return (float)(1.0 / x);
-}
-
-static float scale_of(const tril_attention *call)
-{
-    return call->scale == 0.0f ? one_over_root(call->qk_dim) : call->scale;
-}
 
 static float *aligned(void *workspace)
 {
@@ -169,7 +150,7 @@ static tril_status run(const tril_attention *call, enum tril_operation operation
     int32_t *pages = (int32_t *)(void *)(area + plan.pages);
     status = tril_check_pages(&checked.call, pages);
     if (status != TRIL_OK) return status;
-    const float scale = scale_of(&checked.call);
+    const float scale = tril_scale_or_default(checked.call.scale, checked.call.qk_dim);
     const struct tril_job job = {
         .call = &checked.call,
         .weights = weights,

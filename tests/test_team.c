@@ -370,6 +370,39 @@ static bool in_one_workspace(struct pool *pool, struct rng *rng, enum coming com
     return ok;
 }
 
+/* In place, and some rows of a split unit see nothing of the range: they are blanked when no part reads them any more.
+ * Here the first query is in the prefix and the second one's window lies behind the range. */
+static bool blank_rows_in_place(const struct tiers *tiers)
+{
+    struct rng rng;
+    waited = shared = 0;
+    for (int i = 0; i < 4; i++) {
+        if (!case_begin(i, &rng)) continue;
+        struct problem *p = problem_new(6, 1, 16, 16);
+        problem_seq(p, 0, 2, 0, 4097);
+        p->seqs[0].key_end = 3840;
+        p->seqs[0].prefix = 4096;
+        p->window = 100;
+        problem_fill(p, &rng, NORMAL);
+        problem_describe(p, "oracle");
+        struct result *want = run(p, &contiguous, ATTEND, "scalar");
+        bool ok = want != NULL;
+        for (int t = 0; t < tiers->n && ok; t++) {
+            ok = splits(p, 2, tiers->name[t]);
+            for (int j = 0; j < 5 && ok; j++) {
+                struct placing placing = placing_random(&rng);
+                placing.team = team_at_once(&rng, 2 + j);
+                placing.in_place = true;
+                ok = same_as(p, &placing, ATTEND, "blank rows in place", tiers->name[t], want);
+            }
+        }
+        result_free(want);
+        problem_free(p);
+        if (!ok) return false;
+    }
+    return were_shared(tiers);
+}
+
 /* Where V has heads in another order than K, tasks are of one head: memory is asked for from a token's first head to
  * its last. */
 static bool heads_apart(const struct tiers *tiers)
@@ -444,6 +477,7 @@ static const struct check checks[] = {
     {"thread_counts", thread_counts},
     {"long_rows", long_rows},
     {"windows_between_parts", windows_between_parts},
+    {"blank_rows_in_place", blank_rows_in_place},
     {"shared_out", shared_out},
     {"heads_apart", heads_apart},
     {"counted", counted},

@@ -118,9 +118,8 @@ static ALWAYS_INLINE void pack_square(const char *from, const int64_t stride, co
 static NOINLINE void pack_rows(const char *from, const int64_t stride, int n, const int dims, struct pack_next next,
                                float *to)
 {
-    /* The stride of a row alone may be any number. */
-    for (int key = 0;
-         key<PANEL; key += V_LANES, from += n> V_LANES ? V_LANES * stride : 0, n -= V_LANES, to += V_LANES) {
+    const int64_t step = n > V_LANES ? V_LANES * stride : 0; /* the stride of one row alone may be any number */
+    for (int key = 0; key < PANEL; key += V_LANES, n -= V_LANES, to += V_LANES, from += step) {
         int d = 0;
         for (; n >= V_LANES && d + V_LANES <= dims; d += V_LANES) {
             for (int i = key; PACK_ASKS && d % PANEL == 0 && i < key + V_LANES && i < next.rows; i++)
