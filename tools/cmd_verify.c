@@ -791,7 +791,7 @@ static struct verify_options parse(int argc, char **argv)
         switch (c) {
         case SEED: x.seed = (uint64_t)integer_option("--seed", optarg, 0, INT64_MAX); break;
         case CASES: x.cases = integer_option("--cases", optarg, 1, 100000000); break;
-        case FIRST: x.first = integer_option("--first", optarg, 0, INT32_MAX); break;
+        case FIRST: x.first = integer_option("--first", optarg, 0, 2 * (int64_t)INT32_MAX); break;
         case THREADS: x.threads = (int)integer_option("--threads", optarg, 1, MOST_THREADS); break;
         case DATA: x.data = optarg; break;
         case ISA:

@@ -1,4 +1,5 @@
 /* tril weights: the weight matrix as a .npy file, one head as a picture. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -159,10 +160,14 @@ static void write_weights(const struct operands *x, const struct weights_options
     const int64_t shape[3] = {x->q_heads, o->packed ? matrix : x->queries, x->keys};
     const int64_t element = o->dtype == TRIL_F16 ? 2 : 4;
     const enum npy_dtypes type = o->dtype == TRIL_F16 ? NPY_F2 : NPY_F4;
+    int64_t group_bytes;
+    if (__builtin_mul_overflow(group * element, matrix, &group_bytes))
+        die("the weights: %" PRId64 " matrices of %" PRId64 " elements are too many bytes; give fewer tokens", group,
+            matrix);
     npy_write_header(to, type, o->packed ? 2 : 3, shape);
 
     for (int64_t h = 0; h < x->kv_heads; h++) {
-        char *a = need((size_t)(group * matrix), (size_t)element);
+        char *a = need((size_t)group_bytes, 1);
         tril_seq seq = {.q_len = scoring_piece(scoring, x, 0), .kv_len = x->keys, .prefix = scoring->prefix};
         const tril_attention call = group_call(x, scoring, h, &seq);
         size_t bytes;
@@ -177,7 +182,7 @@ static void write_weights(const struct operands *x, const struct weights_options
             const tril_weights_out out = {
                 .struct_size = sizeof out,
                 .data = a + at,
-                .bytes = group * matrix * element - at,
+                .bytes = group_bytes - at,
                 .head_stride = matrix * element,
                 .row_stride = o->packed ? 0 : x->keys * element,
                 .form = o->packed ? TRIL_WEIGHTS_PACKED : TRIL_WEIGHTS_DENSE,

@@ -342,8 +342,10 @@ void heatmap_write(const struct heatmap *map, struct output *to)
         cairo_set_source_rgb(c, 0.85, 0.0, 0.1);
         put_text(c, l.picture_width - MARGIN, MARGIN + 8, 1, "red: NaN");
     }
+    cairo_status_t status =
+        cairo_status(c); /* once it is bad nothing more is drawn: of a text that is not UTF-8, say */
     cairo_destroy(c);
-    const cairo_status_t status = cairo_surface_write_to_png_stream(surface, write_piece, to);
+    if (status == CAIRO_STATUS_SUCCESS) status = cairo_surface_write_to_png_stream(surface, write_piece, to);
     if (status != CAIRO_STATUS_SUCCESS)
         die("%s: the picture cannot be drawn: %s", output_path(to), cairo_status_to_string(status));
     cairo_surface_destroy(surface);

@@ -9,6 +9,20 @@
 #include "tool.h"
 #include "tril.h"
 
+/* With a long option that getopt does not take. */
+static const char *what_is_wrong(const char *given, const struct option *longs)
+{
+    const char *name = given + (strncmp(given, "--", 2) == 0 ? 2 : 0);
+    const size_t n = strcspn(name, "=");
+    int begin = 0;
+    for (; longs->name != NULL; longs++) {
+        if (strncmp(longs->name, name, n) != 0) continue;
+        if (strlen(longs->name) == n) return "no argument is taken by";
+        begin++;
+    }
+    return begin == 0 ? "unknown" : begin == 1 ? "no argument is taken by" : "several begin like";
+}
+
 int next_option(int argc, char **argv, const char *shorts, const struct option *longs, const char *help)
 {
     char with_help[64];
@@ -24,7 +38,9 @@ int next_option(int argc, char **argv, const char *shorts, const struct option *
     if (c == ':') die("%s: option '%s' needs an argument; see tril %s --help", argv[0], argv[optind - 1], argv[0]);
     if (c == '?') {
         const char *given = argv[optind > was ? optind - 1 : was];
-        die("%s: unknown option '%s'; see tril %s --help", argv[0], given, argv[0]);
+        if (optopt > 0 && optopt < 128 && optopt != 'h' && strchr(shorts, optopt) == NULL)
+            die("%s: unknown option '-%c'; see tril %s --help", argv[0], optopt, argv[0]);
+        die("%s: %s option '%s'; see tril %s --help", argv[0], what_is_wrong(given, longs), given, argv[0]);
     }
     if (c < 0 && optind < argc)
         die("%s: unexpected argument '%s'; every argument belongs to an option, see tril %s --help", argv[0],

@@ -52,21 +52,45 @@ static _Noreturn void die_writing(const struct output *to)
     die("%s: cannot write: %s; give a path that can be written", to->path, strerror(errno));
 }
 
+/* Where the file will be, whatever its path is; null with errno. */
+static char *place_of(const char *path)
+{
+    const char *slash = strrchr(path, '/'), *base = slash == NULL ? path : slash + 1;
+    char *folder = slash == NULL ? strdup(".") : strndup(path, (size_t)(slash - path) + 1);
+    char *real = folder == NULL ? NULL : realpath(folder, NULL), *place = NULL;
+    if (real != NULL) {
+        const size_t room = strlen(real) + strlen(base) + 2;
+        place = need(room, 1);
+        snprintf(place, room, "%s/%s", real, base);
+    }
+    const int error = errno;
+    free(folder);
+    free(real);
+    errno = error;
+    return place;
+}
+
 struct output *output_open(const char *path)
 {
+    if (path[0] == '\0') die("'': is no file; give one to write");
     if (opened == 0) remove_at_end();
     if (opened == MOST) die("%s: more than %d outputs", path, MOST);
     struct output *to = &outputs[opened];
     struct stat status;
-    const bool exists = stat(path, &status) == 0;
+    if (stat(path, &status) != 0 && lstat(path, &status) == 0)
+        die("%s: is a link to what does not exist; give a file", path);
+    const bool exists = stat(path, &status) == 0, regular = !exists || S_ISREG(status.st_mode);
+    if ((exists && S_ISDIR(status.st_mode)) || path[strlen(path) - 1] == '/')
+        die("%s: is a directory; give a file", path);
     to->path = strdup(path);
-    to->target = exists ? realpath(path, NULL) : strdup(path);
-    if (to->path == NULL || to->target == NULL) die("%s: cannot write: %s", path, strerror(errno));
-    if (exists && S_ISDIR(status.st_mode)) die("%s: is a directory; give a file", path);
+    to->target = !exists ? place_of(path) : regular ? realpath(path, NULL) : strdup(path); /* a pipe has no real path */
+    if (to->path == NULL || to->target == NULL)
+        die("%s: cannot write: %s; give a path that can be written", path, strerror(errno));
+    if (exists && access(path, W_OK) != 0) die_writing(to);
     for (int i = 0; i < opened; i++) {
         if (strcmp(outputs[i].target, to->target) == 0) die("%s: is given for two outputs; give two files", path);
     }
-    if (exists && !S_ISREG(status.st_mode)) {
+    if (!regular) {
         to->file = fopen(to->target, "wb");
     } else {
         const size_t room = strlen(to->target) + 32;
@@ -77,6 +101,7 @@ struct output *output_open(const char *path)
             opened++; /* from here on it is removed if anything goes wrong */
             to->file = fdopen(fd, "wb");
             if (to->file == NULL) die_writing(to);
+            if (exists) (void)!fchmod(fd, status.st_mode & 0777); /* as it was, whatever the mask is */
             return to;
         }
     }

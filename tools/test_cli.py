@@ -401,6 +401,24 @@ class Works(Tool):
         self.good(*self.ATTEND)
         self.assertTrue(os.path.islink(os.path.join(self.dir, "o.npy")))
         self.assertEqual(read_npy(os.path.join(self.dir, "real.npy"))[0], (6, 4, 5))
+        os.remove(os.path.join(self.dir, "real.npy"))
+        self.bad(*self.ATTEND, says=["o.npy", "link to what does not exist"])
+
+    def test_an_output_into_a_pipe(self):
+        self.good(*self.ATTEND)
+        done = subprocess.run(TRIL + list(self.ATTEND[:-1]) + ["/dev/stdout"], cwd=self.dir, capture_output=True)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, self.read("o.npy"), b""))
+
+    def test_an_output_keeps_its_mode(self):
+        self.write("o.npy", b"old")
+        os.chmod(os.path.join(self.dir, "o.npy"), 0o662)
+        self.good(*self.ATTEND)
+        self.assertEqual(os.stat(os.path.join(self.dir, "o.npy")).st_mode & 0o777, 0o662)
+
+    def test_places_of_outputs(self):
+        self.bad(*self.ATTEND[:-1], "", says="give one to write")
+        self.bad(*self.ATTEND[:-1], "here/", says="here/: is a directory")
+        self.bad(*self.WEIGHTS, "-o", "a", "--png", "./a", says=["./a", "is given for two outputs"])
 
     def png_size(self, name):
         data = self.read(name)
@@ -416,6 +434,25 @@ class Works(Tool):
             width, height = self.png_size("p.png")
             self.assertTrue(300 < width < 2000 and 200 < height < 2000, (width, height))
             os.remove(os.path.join(self.dir, "p.png"))
+        # A mark at the beginning is no token, nor is the carriage return of a line; what is no character has a sign.
+        self.good(*self.WEIGHTS, "--png", "p.png", "--text", "text")
+        plain = self.read("p.png")
+        self.write("text", b"\xef\xbb\xbf" + "a b\n\u00e9\u4e2d".encode())
+        self.good(*self.WEIGHTS, "--png", "p.png", "--text", "text")
+        self.assertEqual(self.read("p.png"), plain)
+        self.write("lines", b"In\r\n the\r\n beginning\n God\n created\r\nthe\n")
+        self.good(*self.WEIGHTS, "--png", "p.png", "--text", "lines", "--by-line")
+        crs = self.read("p.png")
+        self.write("lines", b"In\n the\n beginning\n God\n created\nthe\n")
+        self.good(*self.WEIGHTS, "--png", "p.png", "--text", "lines", "--by-line")
+        self.assertEqual(self.read("p.png"), crs)
+        for no_character in ("\uffff", "\ufdd0", "\U0010fffe", "\u200b"):
+            self.write("text", ("a" + no_character + "b\n\u00e9\u4e2d").encode())
+            self.good(*self.WEIGHTS, "--png", "p.png", "--text", "text")
+            last = self.read("p.png")
+            self.write("text", "a\x01b\n\u00e9\u4e2d".encode())
+            self.good(*self.WEIGHTS, "--png", "p.png", "--text", "text")
+            self.assertEqual(self.read("p.png"), last)
         self.write("q.npy", npy((1, 4, 8), self.q[5 * 4 * 8:]))
         self.good(*self.WEIGHTS, "--png", "p.png", "-o", "a.npy")
         self.png_size("p.png")
@@ -606,7 +643,9 @@ class Refuses(Tool):
             self.bad(command, "stray", says="unexpected argument 'stray'")
         self.bad("attend", "-q", says="'-q' needs an argument")
         self.bad(*self.ATTEND, "--scale", says="'--scale' needs an argument")
-        self.bad("info", "--help=x", says="option")
+        self.bad("info", "--help=x", says="no argument is taken by option '--help=x'")
+        self.bad("attend", "--s", says="several begin like option '--s'")
+        self.bad("attend", "stray", "-xy", says="unknown option '-x'")
         self.bad("info", "--threads", "2", says="unknown option '--threads'")
 
     def test_missing_options(self):

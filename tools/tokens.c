@@ -40,35 +40,51 @@ static size_t character(const unsigned char *p, size_t left)
     return n;
 }
 
-/* Appends one character, made visible; true where it had to be. */
-static bool append_visible(char *to, const char *from, size_t n)
+/* The number of the character of n bytes at p. */
+static uint32_t code_of(const unsigned char *p, size_t n)
 {
-    const unsigned char c = (unsigned char)from[0];
-    char *end = to + strlen(to);
-    if (c == ' ') {
-        strcpy(end, "\u2423");
-    } else if (c == '\n') {
-        strcpy(end, "\u21b5");
-    } else if (c == '\t') {
-        strcpy(end, "\u21e5");
-    } else if (c < ' ' || c == 127) {
-        strcpy(end, "\u00b7");
-    } else {
-        memcpy(end, from, n);
-        end[n] = '\0';
-        return false;
+    uint32_t code = n == 1 ? p[0] : p[0] & (0x7fu >> n);
+    for (size_t i = 1; i < n; i++)
+        code = code << 6 | (p[i] & 0x3f);
+    return code;
+}
+
+/* Controls, spaces, what only steers others, and numbers that are no character, at which a drawing would end. */
+static bool is_invisible(uint32_t c)
+{
+    static const uint32_t ranges[][2] = {{0, 0x20},        {0x7f, 0xa0},     {0xad, 0xad},     {0x1680, 0x1680},
+                                         {0x2000, 0x200f}, {0x2028, 0x202f}, {0x205f, 0x206f}, {0x3000, 0x3000},
+                                         {0xfdd0, 0xfdef}, {0xfeff, 0xfeff}, {0xfff9, 0xfffb}};
+    for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
+        if (c >= ranges[i][0] && c <= ranges[i][1]) return true;
     }
-    return true;
+    return (c & 0xfffe) == 0xfffe;
+}
+
+/* Writes one character at `to`, made visible; how many bytes that takes. *was: set to false where it was so before. */
+static size_t put_visible(char *to, const char *from, size_t n, bool *was_invisible)
+{
+    const uint32_t c = code_of((const unsigned char *)from, n);
+    const char *sign = c == ' ' ? "\u2423" : c == '\n' ? "\u21b5" : c == '\t' ? "\u21e5" : "\u00b7";
+    if (is_invisible(c)) {
+        from = sign;
+        n = strlen(sign);
+    } else {
+        *was_invisible = false;
+    }
+    memcpy(to, from, n);
+    return n;
 }
 
 /* One label; only a label of nothing but what is invisible is special. */
 static void append_token(struct tokens *to, const char *from, size_t bytes)
 {
-    char *label = need(3 * bytes + 4, 1);
+    char *label = need(3 * bytes + 4, 1); /* zeroed */
+    size_t used = 0;
     bool special = true;
     for (size_t i = 0; i < bytes;) {
         const size_t n = character((const unsigned char *)from + i, bytes - i);
-        if (!append_visible(label, from + i, n)) special = false;
+        used += put_visible(label + used, from + i, n, &special);
         i += n;
     }
     to->label[to->n] = label;
@@ -79,14 +95,17 @@ struct tokens tokens_read(const char *path, bool by_line)
 {
     size_t bytes;
     char *text = read_whole(path, &bytes);
+    const size_t mark = bytes >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0; /* how some editors begin UTF-8 */
     struct tokens to = {.n = 0, .label = need(bytes + 1, sizeof *to.label), .special = need(bytes + 1, sizeof(bool))};
-    for (size_t i = 0, begin = 0; i < bytes;) {
+    for (size_t i = mark, begin = mark; i < bytes;) {
         const size_t n = character((const unsigned char *)text + i, bytes - i);
         if (n == 0) die("%s: byte %zu is not UTF-8; give UTF-8 text", path, i);
         if (!by_line) {
             append_token(&to, text + i, n);
         } else if (text[i] == '\n' || i + n == bytes) {
-            append_token(&to, text + begin, i - begin + (text[i] == '\n' ? 0 : n));
+            size_t length = i - begin + (text[i] == '\n' ? 0 : n);
+            if (text[i] == '\n' && length > 0 && text[i - 1] == '\r') length--;
+            append_token(&to, text + begin, length);
             begin = i + 1;
         }
         i += n;

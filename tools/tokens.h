@@ -11,7 +11,8 @@ struct tokens {
     bool *special; /* whether it stands for something invisible */
 };
 
-/* One token per UTF-8 character, or per line. Dies where the file cannot be read or is not UTF-8. */
+/* One token per UTF-8 character, or per line, behind the mark with which a file of UTF-8 may begin. Dies where the file
+ * cannot be read or is not UTF-8. */
 struct tokens tokens_read(const char *path, bool by_line);
 void tokens_free(struct tokens *x);
 
