@@ -67,19 +67,20 @@ error: action=report
 info: action=ignore
 END
 echo continue >"$dir/debugger" # Debian's Bochs has one, which waits for a word
-rm -f "$dir/console.txt"
+rm -f "$dir/console.txt" "$dir/pid" # of an earlier run
 # Its display wants a terminal. Nothing that this kernel can do switches the machine off, so that is done here; the
 # debugger would ask whether a gentler signal is meant.
 TERM=vt100 script -qec "ulimit -t 1500; echo \$\$ >'$dir/pid'; exec bochs -q -f '$dir/bochsrc' -rc '$dir/debugger'" /dev/null \
     >"$dir/display.log" 2>&1 </dev/null &
-trap 'kill -9 $(cat "$dir/pid") 2>/dev/null || :' EXIT
+emulator=$!
+trap 'if kill -0 $emulator 2>/dev/null; then kill -9 "$(cat "$dir/pid")" 2>/dev/null || :; fi' EXIT
 trap 'exit 1' INT TERM
 for second in $(seq 900); do
     sleep 1
-    if ! kill -0 $! 2>/dev/null || grep -q "^$end" "$dir/console.txt" 2>/dev/null; then break; fi
+    if ! kill -0 $emulator 2>/dev/null || grep -q "^$end" "$dir/console.txt" 2>/dev/null; then break; fi
 done
-tr -d '\r' <"$dir/console.txt" | grep -v "^$end"
-grep -q "^$end" "$dir/console.txt" || {
+[ ! -f "$dir/console.txt" ] || tr -d '\r' <"$dir/console.txt" | grep -v "^$end" || :
+grep -qs "^$end" "$dir/console.txt" || {
     echo "bochs.sh: no end after $second s, see $dir/display.log" >&2
     exit 1
 }

@@ -1,7 +1,8 @@
 #!/bin/sh
 # The main job on real input, from a fresh Debian 12 or 13:  sh scripts/demo.sh
 # Installs what is missing, builds in build-demo/, and runs `tril demo` on data/; the picture lands in build-demo/. Then
-# a small language model writes with the library's attention. Arguments go to `tril demo` (--help tells which).
+# a small language model writes with the library's attention. Arguments go to `tril demo` (--help tells which); a relative path
+# among them counts from the project's folder.
 set -eu
 cd "$(dirname "$0")/.."
 sh scripts/install.sh build

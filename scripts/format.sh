@@ -11,5 +11,5 @@ case ${1-} in
     ;;
 esac
 # shellcheck disable=SC2086 # several words
-find . -name 'build*' -prune -o -name .git -prune -o -name subprojects -prune -o \
+find . -type d -name 'build*' -prune -o -name .git -prune -o -name subprojects -prune -o \
     -type f \( -name '*.c' -o -name '*.h' -o -name '*.cc' -o -name '*.cpp' \) -print | sort | xargs clang-format $options

@@ -4,12 +4,19 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 
+for use in "$@"; do
+    case $use in build | test | bench) ;; *)
+        echo "install.sh: unknown use $use; known: build, test, bench" >&2
+        exit 2
+        ;;
+    esac
+done
 missing=
 for use in build "$@"; do
     # shellcheck disable=SC2013 # a word is a line here
     for package in $(awk -v use="$use" '$1 !~ /^#/ && ("," $2 ",") ~ ("," use ",") { print $1 }' "$here/packages.txt"); do
-        status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
-        [ "$status" = installed ] && continue
+        # A line for each architecture that has it.
+        dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed && continue
         case "$missing " in *" $package "*) ;; *) missing="$missing $package" ;; esac
     done
 done

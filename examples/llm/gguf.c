@@ -106,7 +106,8 @@ struct gguf *gguf_open(const char *path)
     struct stat status;
     const int fd = open(path, O_RDONLY);
     if (fd < 0 || fstat(fd, &status) != 0) die("%s: cannot read: %s; give a GGUF file", path, strerror(errno));
-    if (!S_ISREG(status.st_mode) || (uintmax_t)status.st_size > PTRDIFF_MAX) die("%s: no file; give a GGUF file", path);
+    if (!S_ISREG(status.st_mode) || status.st_size == 0 || (uintmax_t)status.st_size > PTRDIFF_MAX)
+        die("%s: no file; give a GGUF file", path);
     file = (struct gguf){.path = path, .bytes = (size_t)status.st_size};
     g->file = mmap(NULL, g->bytes, PROT_READ, MAP_PRIVATE, fd, 0);
     if (g->file == MAP_FAILED) die("%s: cannot read: %s; give a GGUF file", path, strerror(errno));

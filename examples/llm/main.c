@@ -310,7 +310,10 @@ static void write_picture(void)
         memset(sees + i * n, true, (size_t)i + 1);
         const struct string c = model.tokens.of[seqs[0].token[i]];
         special[i] = c.text[0] == ' ' || c.text[0] == '\n';
-        snprintf(text[i], sizeof text[i], "%.*s", (int)c.n, c.text);
+        size_t room = c.n < sizeof text[i] ? c.n : sizeof text[i] - 1;
+        while (room > 0 && room < c.n && (c.text[room] & 0xc0) == 0x80)
+            room--; /* whole characters */
+        snprintf(text[i], sizeof text[i], "%.*s", (int)room, c.text);
         if (special[i]) strcpy(text[i], c.text[0] == ' ' ? "\u2423" : "\u21b5");
         labels[i] = text[i];
     }

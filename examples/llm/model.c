@@ -73,6 +73,8 @@ struct model model_read(const char *path)
     m.eps = gguf_number(g, "llama.attention.layer_norm_rms_epsilon", false, 0, 1, NAN);
     m.speed = need((size_t)m.rotated / 2, sizeof *m.speed);
     gguf_expect(g, "llama.rope.scaling.type", "none", true);
+    gguf_number(g, "llama.rope.scaling.factor", false, 1, 1, 1);
+    gguf_number(g, "llama.rope.scale_linear", false, 1, 1, 1);
     const double base = gguf_number(g, "llama.rope.freq_base", false, 1, 1e12, 10000);
     for (int64_t i = 0; i < m.rotated / 2; i++)
         m.speed[i] = pow(base, -2.0 * (double)i / (double)m.rotated);
