@@ -6,10 +6,12 @@
 
 Arrays are [token, head, dim] of float32 or float16, each its own; other types are refused, since converting them is the
 caller's choice. They are read where they lie, views and transposed arrays too, as long as the last dimension is
-contiguous and no stride is negative; what is not is copied once. The library is found by the loader, or at $TRIL_LIBRARY.
+contiguous and no stride is negative; what is not is copied once. Queries that share memory (np.broadcast_to), and keys
+or values that overlap in part, are refused. The library is found by the loader, or at $TRIL_LIBRARY.
 """
 import ctypes
 import ctypes.util
+import operator
 import os
 
 import numpy as np
@@ -143,6 +145,21 @@ def _tensor(x):
                    dtype=_DTYPES[x.dtype])
 
 
+def _float(name, x):
+    """The number as the library has it, a float; None is 0, which is the default."""
+    value = ctypes.c_float(0 if x is None else x).value
+    if value == 0 and x:
+        raise ValueError('%s %r is 0 as a float32' % (name, x))
+    return value
+
+
+def _count(name, x):
+    n = operator.index(x)
+    if not 0 <= n < 2**63:
+        raise ValueError('%s %r is not a number from 0 to 2**63 - 1' % (name, x))
+    return n
+
+
 def _vector(name, x, heads):
     if x is None:
         return None
@@ -176,6 +193,13 @@ class _Call:
         if v.shape[:2] != k.shape[:2]:
             raise TypeError('k is [%d, %d, ...], v is [%d, %d, ...]' % (k.shape[:2] + v.shape[:2]))
         tokens, heads, _ = q.shape
+        if scale is not None and scale == 0:
+            raise ValueError('a scale of 0 is not possible; None stands for 1 / sqrt(dim)')
+        scale, softcap = _float('scale', scale), _float('softcap', softcap)
+        window = 0 if window is None else _count('window', window)
+        sink_tokens, prefix = _count('sink_tokens', sink_tokens), _count('prefix', prefix)
+        if max(q.shape[1:] + k.shape[1:] + v.shape[1:]) >= 2**31:
+            raise ValueError('more heads, or elements of one, than 2**31 - 1')
         sinks = _vector('sink_logits', sink_logits, heads)
         slopes = _vector('alibi_slopes', alibi_slopes, heads)
         tree = _tree(tree, tokens)
@@ -185,10 +209,7 @@ class _Call:
         self.struct = _Attention(
             struct_size=ctypes.sizeof(_Attention), q_heads=heads, kv_heads=k.shape[1], qk_dim=q.shape[2],
             v_dim=v.shape[2], q=_tensor(q), k=_tensor(k), v=_tensor(v), seqs=ctypes.pointer(self.seq), n_seqs=1,
-            scale=0 if scale is None else scale, softcap=0 if softcap is None else softcap,
-            window=0 if window is None else window, sink_tokens=sink_tokens)
-        if scale == 0:
-            raise ValueError('a scale of 0 is not possible; None stands for 1 / sqrt(dim)')
+            scale=scale, softcap=softcap, window=window, sink_tokens=sink_tokens)
         if sinks is not None:
             self.struct.sink_logits = sinks.ctypes.data
         if slopes is not None:

@@ -198,6 +198,11 @@ class Refusals(unittest.TestCase):
         self.refused(TypeError, 'out', tril.attend, q, k, v, out=np.empty((5, 2, 8), np.float64))
         self.refused(TypeError, 'float64', tril.weights, q, k, dtype=np.float64)
         self.refused(ValueError, 'scale of 0', tril.attend, q, k, v, scale=0)
+        self.refused(ValueError, 'as a float32', tril.attend, q, k, v, scale=1e-50)
+        self.refused(ValueError, 'as a float32', tril.attend, q, k, v, softcap=1e-50)
+        self.refused(ValueError, 'from 0 to', tril.attend, q, k, v, window=2**64)
+        self.refused(ValueError, 'from 0 to', tril.attend, q, k, v, sink_tokens=-1)
+        self.refused(TypeError, 'integer', tril.attend, q, k, v, prefix=0.5)
 
 
 class Machine(unittest.TestCase):
