@@ -179,10 +179,11 @@ static tril_status check_all_unused(const tril_attention *call, enum tril_operat
 
 static tril_status check_numbers(const tril_attention *call)
 {
-    const float scale = tril_scale_or_default(call->scale, call->qk_dim);
-    if (!finite_f32(tril_log2(scale))) return TRIL_ERR_PARAM;
+    if (!finite_f32(tril_log2(call->scale))) return TRIL_ERR_PARAM;
     if (!finite_f32(tril_log2(call->softcap)) || call->softcap < 0.0f) return TRIL_ERR_PARAM;
-    if (call->softcap > 0.0f && !finite_f32(tril_cap_scale(scale, call->softcap))) return TRIL_ERR_PARAM;
+    if (call->softcap > 0.0f &&
+        !finite_f32(tril_cap_scale(tril_scale_or_default(call->scale, call->qk_dim), call->softcap)))
+        return TRIL_ERR_PARAM;
     if (call->window < 0 || call->sink_tokens < 0) return TRIL_ERR_PARAM;
     return TRIL_OK;
 }

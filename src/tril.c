@@ -181,8 +181,9 @@ tril_status tril_workspace(const tril_attention *call, int threads, size_t *byte
     const struct tril_blocking *blocking = &kernels_for(checked.call.math)->blocking;
     if (!tril_plan_make(&plan, &checked.call, NULL, blocking, threads)) return TRIL_ERR_OVERFLOW;
     size_t most = plan.bytes;
-    if (threads > 1 && !tril_heads_together(&checked.call)) {
-        checked.call.v_dim = 0; /* weights may take heads together that V alone has apart */
+    const bool together = tril_heads_together(&checked.call);
+    checked.call.v_dim = 0;
+    if (threads > 1 && !together && tril_heads_together(&checked.call)) { /* V alone has them apart; weights do not */
         if (!tril_plan_make(&plan, &checked.call, NULL, blocking, threads)) return TRIL_ERR_OVERFLOW;
         if (plan.bytes > most) most = plan.bytes;
     }

@@ -342,8 +342,8 @@ void heatmap_write(const struct heatmap *map, struct output *to)
         cairo_set_source_rgb(c, 0.85, 0.0, 0.1);
         put_text(c, l.picture_width - MARGIN, MARGIN + 8, 1, "red: NaN");
     }
-    cairo_status_t status =
-        cairo_status(c); /* once it is bad nothing more is drawn: of a text that is not UTF-8, say */
+    /* Once it is bad nothing more has been drawn: behind a text that is not UTF-8, say. */
+    cairo_status_t status = cairo_status(c);
     cairo_destroy(c);
     if (status == CAIRO_STATUS_SUCCESS) status = cairo_surface_write_to_png_stream(surface, write_piece, to);
     if (status != CAIRO_STATUS_SUCCESS)

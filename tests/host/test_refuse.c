@@ -1607,9 +1607,10 @@ START_TEST(scales_by_softcaps)
         float scale, softcap;
         int status;
     } pairs[] = {
-        {1.0f, 1e-38f, OK},  {10.0f, 1e-38f, PARAM}, {-10.0f, 1e-38f, PARAM},
-        {1e20f, 1e-18f, OK}, {1e20f, 1e-19f, PARAM}, {1e-30f, 1e30f, OK}, /* 0, and no score counts */
-        {-1.0f, 50.0f, OK},  {1e38f, 1e38f, OK},
+        {1.0f, 1e-38f, OK},    {10.0f, 1e-38f, PARAM}, {-10.0f, 1e-38f, PARAM},
+        {1e20f, 1e-18f, OK},   {1e20f, 1e-19f, PARAM}, {1e-30f, 1e30f, OK}, /* 0, and no score counts */
+        {-1.0f, 50.0f, OK},    {1e38f, 1e38f, OK},     {0.0f, 2e-39f, OK},
+        {0.0f, 5e-40f, PARAM}, /* 1 / sqrt(8) */
     };
     for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
         char name[64];
